@@ -1,0 +1,15 @@
+from .datalist import all_items, datalist_info, load_datalist, write_datalist
+from .datasets import LandmarkDataset, PredictionDataset, input_error_in
+from .hand import HAND_LANDMARKS, WRIST_LANDMARKS, WRIST_WIDTH_MM
+from .image_files import LandmarkImageReader, read_image
+from .image_listing import list_images
+from .landmark_files import (
+    LandmarkFile,
+    LandmarkTable,
+    inline_points,
+    match_landmarks,
+    read_landmarks,
+    write_markups,
+)
+from .phantom_hand import draw_hand
+from .phantoms import phantom_dataset

@@ -1,0 +1,28 @@
+"""Command line for data sets: python -m common.data VERB ..."""
+
+import sys
+
+import fire
+
+from ..errors import InputError
+from .check import check
+from .hand_atlas import import_hand_atlas
+from .phantoms import phantom_dataset
+
+
+def main() -> None:
+    """Run a verb; bad input ends it with one sentence and status 1."""
+    verbs = {"check": check, "import_hand_atlas": import_hand_atlas, "phantom": phantom_dataset}
+    try:
+        result = fire.Fire(
+            verbs,
+            name="python -m common.data",
+            serialize=lambda value: value if isinstance(value, str) else None,
+        )
+        del result
+    except InputError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

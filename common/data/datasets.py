@@ -1,0 +1,107 @@
+"""Data sets for training and prediction: reproducible augmentation, and input files that may be bad."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from monai.data import CacheDataset, Dataset
+from monai.transforms import Compose
+from torch.utils.data import IterableDataset
+
+from ..errors import InputError
+
+logger = logging.getLogger(__name__)
+
+
+def input_error_in(error: BaseException | None) -> InputError | None:
+    """The `InputError` in the chain of causes of an exception, if there is one."""
+    while error is not None:
+        if isinstance(error, InputError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+class LandmarkDataset(CacheDataset):
+    """MONAI's `CacheDataset` whose random transforms depend on seed, epoch and index alone.
+
+    What comes before the first random transform is cached. The augmentation of an item is the same in whatever
+    order and by however many workers the items are read, so that a resumed run repeats an epoch exactly;
+    `common.handlers.EpochSeed` sets `epoch`. Bad input is raised as the one-sentence `InputError` that it is, out
+    of MONAI's "applying transform" wrappings.
+
+    Args:
+        data: list of data dictionaries.
+        transform: list of transforms or `Compose`.
+        seed: seed of the augmentation.
+        cache_rate: part of the items whose deterministic transforms are cached.
+        num_workers: threads that fill the cache.
+        progress: whether to show a progress bar while the cache is filled.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Any],
+        transform: Sequence[Callable] | Callable | None = None,
+        seed: int = 0,
+        cache_rate: float = 1.0,
+        num_workers: int | None = 1,
+        progress: bool = True,
+    ) -> None:
+        self.seed = seed
+        self.epoch = 0
+        transform = transform if isinstance(transform, Compose) else Compose(transform)
+        try:
+            super().__init__(data, transform, cache_rate=cache_rate, num_workers=num_workers, progress=progress)
+        except Exception as error:
+            raise input_error_in(error) or error from None
+
+    def _transform(self, index: int) -> Any:
+        seed = np.random.SeedSequence([self.seed, self.epoch, index]).generate_state(1)[0]
+        self.transform.set_random_state(seed=int(seed))
+        try:
+            return super()._transform(index)
+        except Exception as error:
+            raise input_error_in(error) or error from None
+
+
+class PredictionDataset(IterableDataset):
+    """Data for prediction that leaves out what cannot be read, and remembers it.
+
+    Iterating gives the transformed items; an item whose transforms raise is reported through logging and skipped, so
+    that a batch of files goes on without it. It is iterable because the number of readable files is not known.
+
+    Args:
+        data: list of data dictionaries with an "image" path.
+        transform: list of transforms or callable.
+    """
+
+    def __init__(self, data: Sequence[dict[str, Any]], transform: Any = None) -> None:
+        self.data = data
+        self.dataset = Dataset(data, transform if callable(transform) or transform is None else Compose(transform))
+        self.failures: dict[str, str] = {}
+
+    def __iter__(self) -> Iterator[Any]:
+        self.failures = {}
+        for index, item in enumerate(self.data):
+            try:
+                transformed = self.dataset[index]
+            except Exception as error:
+                reason = input_error_in(error) or error.__cause__ or error
+                self.failures[str(item["image"])] = str(reason)
+                logger.error("skipped: %s", reason)
+                continue
+            yield transformed
+
+    def require_complete(self) -> None:
+        """End a command after its work is done.
+
+        Raises:
+            InputError: if items were left out, so that the command's status is not zero.
+        """
+        if self.failures:
+            raise InputError(
+                f"{len(self.failures)} of {len(self.data)} images could not be read and have no prediction "
+                f"({', '.join(self.failures)}); the log says why for each, the others are done."
+            )

@@ -1,0 +1,237 @@
+"""Image files as ITK and 3D Slicer place them in the world: one grey channel, x first, a 4x4 RAS affine."""
+
+import logging
+import os
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import itk
+import nibabel
+import numpy as np
+from monai.data import ImageReader
+from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
+from PIL import Image
+
+from ..errors import InputError
+from .dicom_files import (
+    PHOTOMETRIC_INTERPRETATION,
+    check_slices,
+    dicom_header,
+    dicom_millimetres,
+    dicom_tag,
+    series_files,
+)
+from .image_soundness import check_complete, check_frames, states_spacing, warn_of_picture_tags
+
+logger = logging.getLogger(__name__)
+
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
+UNREADABLE = (
+    RuntimeError,
+    OSError,
+    EOFError,
+    zlib.error,
+    nibabel.filebasedimages.ImageFileError,
+    nibabel.spatialimages.HeaderDataError,
+)
+UNSOUND = (
+    "cannot be read as an image, it may be truncated or of another format than its ending says; copy or export it again"
+)
+
+
+@dataclass
+class _FileImage:
+    """Grey values (X, Y, Z) and the affine from voxel index to RAS, before a flat image is told from a
+    volume."""
+
+    array: np.ndarray
+    affine: np.ndarray
+    mm_per_world: float
+    mm_source: str
+    monochrome1: bool = False
+
+
+class LandmarkImageReader(ImageReader):
+    """Read one image so that its world is the one in which 3D Slicer shows it.
+
+    For stock `LoadImaged(keys="image", reader=LandmarkImageReader(), ensure_channel_first=True)`, which then
+    gives float32 (1, W, H) or (1, X, Y, Z). See `read_image` for formats and meta.
+
+    Bad files raise in `get_data`, not in `read`: `LoadImage` would answer an error in `read` by trying
+    MONAI's own readers, whose affines say another world.
+
+    Args:
+        spatial_dims: 2 or 3 to refuse volumes or flat images, None to take both.
+
+    Raises:
+        InputError: see `read_image`.
+    """
+
+    def __init__(self, spatial_dims: int | None = None) -> None:
+        super().__init__()
+        if spatial_dims not in (None, 2, 3):
+            raise ValueError(f"spatial_dims must be 2, 3 or None, got {spatial_dims}")
+        self.spatial_dims = spatial_dims
+
+    def verify_suffix(self, filename: Sequence[str | os.PathLike] | str | os.PathLike) -> bool:
+        return True
+
+    def read(self, data: Sequence[str | os.PathLike] | str | os.PathLike, **kwargs) -> tuple:
+        return ensure_tuple(data)
+
+    def get_data(self, img: tuple) -> tuple[np.ndarray, dict]:
+        if len(img) != 1:
+            raise InputError(f"{img[0]}: comes as {len(img)} files in one item; give one image file per item.")
+        return read_image(img[0], self.spatial_dims)
+
+
+def read_image(path: str | os.PathLike, spatial_dims: int | None = None) -> tuple[np.ndarray, dict]:
+    """Read PNG, JPEG, BMP, TIFF, DICOM (file, or folder of one series), NIfTI, NRRD, MHA or MHD.
+
+    Colours become grey by their luminance, alpha is left out, DICOM MONOCHROME1 is turned so that bone is
+    bright. A third axis of length 1 is dropped.
+
+    Returns:
+        float32 array (W, H) or (X, Y, Z), x first, and its meta: `affine` and `original_affine` (4, 4) from
+        voxel to world RAS; `space`; `spatial_shape`; `mm_per_world`, millimetres per world unit, NaN where
+        the file states no physical size; `mm_source`; `monochrome1_turned`; and for a flat image
+        `plane_affine` (4, 4), from index (i, j, 0) to the file's place in RAS, of which `affine` is the
+        in-plane part if the plane is axial, and else diag(-sx, -sy).
+
+    Raises:
+        InputError: if the file is missing, empty, truncated or no image, holds several frames, points in time
+            or a vector field, has non-finite values or a degenerate geometry, or is not of `spatial_dims`.
+    """
+    path = Path(path)
+    image = _read_series(path) if path.is_dir() else _read_file(path)
+    array, affine = image.array, image.affine
+    if array.size == 0:
+        raise InputError(f"{path}: is an image of size zero; replace the file.")
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine)) < 1e-12:
+        raise InputError(f"{path}: its header gives no usable spacing and direction; correct the header.")
+    low, high = float(array.min()), float(array.max())
+    if not np.isfinite([low, high]).all():
+        raise InputError(f"{path}: holds values that are not finite; replace them in the file.")
+    if low == high:
+        logger.warning("%s: all its pixels have the value %g; no landmark can be found in it.", path, low)
+    is_flat = array.shape[2] == 1
+    if spatial_dims is not None and spatial_dims != (2 if is_flat else 3):
+        shape = " x ".join(str(n) for n in array.shape[: 2 if is_flat else 3])
+        found, wanted = ("a flat image", "a volume") if is_flat else ("a volume", "a flat image")
+        raise InputError(f"{path}: is {found} of {shape} where {wanted} is expected; give {wanted}.")
+
+    meta = {
+        MetaKeys.SPACE: SpaceKeys.RAS,
+        MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan"),
+        "mm_per_world": image.mm_per_world,
+        "mm_source": image.mm_source,
+        "monochrome1_turned": image.monochrome1,
+    }
+    if is_flat:
+        array = array[..., 0]
+        meta["plane_affine"] = affine
+        affine = _in_plane(affine)
+    meta[MetaKeys.AFFINE] = affine
+    meta[MetaKeys.ORIGINAL_AFFINE] = affine.copy()
+    meta[MetaKeys.SPATIAL_SHAPE] = np.asarray(array.shape)
+    return np.ascontiguousarray(array, dtype=np.float32), meta
+
+
+def _in_plane(plane: np.ndarray) -> np.ndarray:
+    """4x4 affine in a flat image's own plane: the file's if the plane is axial, else one as PNG files have."""
+    affine = np.eye(4)
+    sizes = np.linalg.norm(plane[:3, :2], axis=0)
+    if (np.abs(plane[2, :2]) < 1e-3 * sizes).all():
+        affine[:2, :2] = plane[:2, :2]
+        affine[:2, 3] = plane[:2, 3]
+    else:
+        affine[:2, :2] = np.diag(-sizes)
+    return affine
+
+
+def _read_file(path: Path) -> _FileImage:
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file; check the path.")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path}: is an empty file; copy it again.")
+    with open(path, "rb") as file:
+        start = file.read(16384)
+    try:
+        if start.startswith(b"BM"):
+            return _read_bitmap(path)
+        header = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
+        if header is None:
+            raise RuntimeError("no ITK reader takes it")
+        header.SetFileName(str(path))
+        header.ReadImageInformation()
+        kind = header.GetNameOfClass().removesuffix("ImageIO")
+        check_frames(path, header, kind)
+        check_complete(path, kind)
+        pixel = itk.Image if header.GetNumberOfComponents() == 1 else itk.VectorImage
+        reader = itk.ImageFileReader[pixel[itk.F, 3]].New(FileName=str(path), ImageIO=header)
+        reader.Update()
+    except UNREADABLE as error:
+        logger.debug("%s", error)
+        sheared = "orthonormal" in str(error)
+        reason = "its axes are not at right angles; resample it to a straight grid" if sheared else UNSOUND
+        raise InputError(f"{path}: {reason}.") from error
+
+    image = _from_itk(reader.GetOutput())
+    if kind == "GDCM":
+        image.mm_per_world, image.mm_source = dicom_millimetres(header, path)
+        # ITK has turned it already.
+        image.monochrome1 = dicom_tag(header, PHOTOMETRIC_INTERPRETATION) == "MONOCHROME1"
+    elif not states_spacing(kind, start, image.affine):
+        image.mm_per_world, image.mm_source = float("nan"), "none"
+    if kind in ("JPEG", "TIFF", "PNG"):
+        stated = image.mm_source == "header"
+        warn_of_picture_tags(path, 25.4 / np.abs(np.diag(image.affine)[:2]) if stated else None)
+    return image
+
+
+def _read_bitmap(path: Path) -> _FileImage:
+    """BMP by Pillow, in ITK's geometry: ITK takes a truncated one as whole, and none of 1 bit per pixel."""
+    with Image.open(path) as picture:
+        values = np.asarray(picture.convert("L" if picture.mode in ("1", "L") else "RGB"), dtype=np.float32)
+    grey = values if values.ndim == 2 else _luminance(values)
+    return _FileImage(grey.T[..., None], LPS_TO_RAS.copy(), float("nan"), "none")
+
+
+def _read_series(folder: Path) -> _FileImage:
+    files = series_files(folder)
+    if len(files) == 1:
+        return _read_file(files[0])
+    try:
+        check_slices(files, folder)
+        reader = itk.ImageSeriesReader[itk.Image[itk.F, 3]].New(
+            FileNames=[str(file) for file in files], ImageIO=itk.GDCMImageIO.New()
+        )
+        reader.Update()
+    except RuntimeError as error:
+        raise InputError(f"{folder}: its DICOM series cannot be read; copy or export it again.") from error
+    image = _from_itk(reader.GetOutput())
+    header = dicom_header(files[0])
+    image.monochrome1 = dicom_tag(header, PHOTOMETRIC_INTERPRETATION) == "MONOCHROME1"
+    image.mm_per_world, image.mm_source = dicom_millimetres(header, folder)
+    return image
+
+
+def _from_itk(image) -> _FileImage:
+    """Grey values and RAS affine of an ITK image in 3D."""
+    values = itk.array_from_image(image)
+    grey = values if values.ndim == 3 else _luminance(values)
+    affine = np.eye(4)
+    affine[:3, :3] = itk.array_from_matrix(image.GetDirection()) @ np.diag(image.GetSpacing())
+    affine[:3, 3] = image.GetOrigin()
+    return _FileImage(grey.T, LPS_TO_RAS @ affine, 1.0, "header")
+
+
+def _luminance(values: np.ndarray) -> np.ndarray:
+    """Grey of colours in the last axis: (..., 2) grey and alpha, (..., 3) RGB, (..., 4) RGB and alpha."""
+    grey = values[..., 0]
+    if values.shape[-1] == 2 or all(np.array_equal(grey, values[..., c]) for c in (1, 2)):
+        return grey
+    return values[..., :3] @ LUMINANCE

@@ -1,0 +1,72 @@
+"""From what a user names, a file, a folder or a datalist, to the images in it."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from .datalist import DATALIST, all_items
+from .dicom_files import IMAGE_POSITION, SERIES_UID, dicom_header, dicom_tag, is_dicom
+
+IMAGE_ENDINGS = (
+    *(".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm", ".dicom"),
+    *(".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd"),
+)
+
+
+def list_images(path: str | os.PathLike, lists: Sequence[str] | str | None = None) -> list[dict[str, Any]]:
+    """Images to predict, as data dictionaries.
+
+    Args:
+        path: an image file; a folder, of which the images are taken in the order of their names, DICOM files
+            also without ending, hidden files and subfolders not, and the slices of one DICOM volume as one
+            image; or a `datalist.json` or a folder that holds one.
+        lists: names of the datalist's lists, all where None.
+
+    Returns:
+        `{"image": absolute path, ...}` with the other keys of a datalist's item.
+
+    Raises:
+        InputError: if the path is missing, there is no image, or DICOM slices of a volume lie beside other
+            images.
+    """
+    path = Path(path).expanduser().absolute()
+    if not path.exists():
+        raise InputError(f"{path}: there is no such file or folder; check the path.")
+    if path.suffix.lower() == ".json" or (path / DATALIST).is_file():
+        return all_items(path, lists)
+    if lists is not None:
+        raise InputError(f"{path}: holds no {DATALIST}, so there is no list '{lists}'; leave the list out.")
+    if path.is_file():
+        return [{"image": str(path)}]
+    files = sorted(file for file in path.iterdir() if file.is_file() and _is_image(file))
+    if not files:
+        raise InputError(f"{path}: holds no image files; give a file, a folder with images or a {DATALIST}.")
+    volumes = _volume_slices(files)
+    if any(len(slices) > 1 for slices in volumes.values()):
+        if len(volumes) > 1 or len(files) > len(next(iter(volumes.values()))):
+            raise InputError(
+                f"{path}: holds the slices of a DICOM volume beside other images; give each volume its own folder."
+            )
+        return [{"image": str(path)}]
+    return [{"image": str(file)} for file in files]
+
+
+def _is_image(file: Path) -> bool:
+    if file.name.startswith(".") or file.name == "DICOMDIR":
+        return False
+    return file.name.lower().endswith(IMAGE_ENDINGS) or is_dicom(file)
+
+
+def _volume_slices(files: Sequence[Path]) -> dict[str, list[Path]]:
+    """DICOM files with a position in the patient, by their series."""
+    series: dict[str, list[Path]] = {}
+    for file in filter(is_dicom, files):
+        try:
+            header = dicom_header(file)
+        except RuntimeError:  # told when it is read
+            continue
+        if dicom_tag(header, IMAGE_POSITION) is not None:
+            series.setdefault(dicom_tag(header, SERIES_UID) or file.name, []).append(file)
+    return series

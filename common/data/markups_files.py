@@ -1,0 +1,175 @@
+"""3D Slicer's landmark files: `.mrk.json`, read and written, and the older `.fcsv`, read."""
+
+import csv
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from .atomic_writing import write_atomically
+from .landmark_points import LandmarkFile, check_unique, is_finite_number
+
+SCHEMA = (
+    "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/Schema/"
+    "markups-schema-v1.0.3.json#"
+)
+# Signs that turn a file's coordinates to RAS. The numbers are 3D Slicer's codes.
+TO_RAS = {"RAS": (1.0, 1.0, 1.0), "0": (1.0, 1.0, 1.0), "LPS": (-1.0, -1.0, 1.0), "1": (-1.0, -1.0, 1.0)}
+NOT_PLACED = (None, "", [])  # what different versions write where a position is not defined
+FCSV_COLUMNS = "id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID"
+FCSV_WITHOUT_POSITION = {"0": np.full(3, np.nan), "1": np.full(3, np.nan), "3": np.full(3, np.inf)}
+SLICER3_COLUMNS = "label,x,y,z,sel,vis"
+
+
+def read_markups(path: str | os.PathLike) -> LandmarkFile:
+    """Control points of all markups in a `.mrk.json`, whatever their type, in world RAS.
+
+    `positionStatus` undefined or preview, or no position, is a row of NaN; missing is a row of +inf.
+
+    Raises:
+        InputError: if the file is not such JSON, holds no point, names one twice, or a position is not
+            finite.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        markups = content["markups"]
+        groups = [(markup, markup.get("controlPoints") or []) for markup in markups]
+        rows = [(str(point.get("label", "")), _position(point, m, path)) for m, points in groups for point in points]
+    except (
+        OSError,
+        UnicodeDecodeError,
+        json.JSONDecodeError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as e:
+        raise InputError(f"{path}: is no readable 3D Slicer markups file; save it from 3D Slicer again.") from e
+    if not rows:
+        raise InputError(f"{path}: holds no control points; place the landmarks and save it again.")
+    names = tuple(name for name, _ in rows)
+    check_unique(names, str(path))
+    return LandmarkFile(names, np.array([point for _, point in rows], dtype=np.float64), "RAS")
+
+
+def _position(point: dict[str, Any], markup: dict[str, Any], path: str | os.PathLike) -> np.ndarray:
+    """World RAS (3,) of a control point."""
+    signs = TO_RAS.get(str(markup.get("coordinateSystem", "LPS")))  # the schema's default
+    units = markup.get("coordinateUnits", "mm")
+    if signs is None or (units[0] if isinstance(units, list) else units) != "mm":
+        raise InputError(
+            f"{path}: is in {markup.get('coordinateSystem', 'LPS')} and {units}; save it as LPS or RAS in mm."
+        )
+    status, position = point.get("positionStatus", "defined"), point.get("position")
+    if status not in ("undefined", "preview", "defined", "missing"):
+        raise InputError(f"{path}: '{point.get('label')}' has the positionStatus {status!r}; correct it.")
+    if status == "missing":
+        return np.full(3, np.inf)
+    if status != "defined" or position in NOT_PLACED:
+        return np.full(3, np.nan)
+    if not (isinstance(position, list) and len(position) == 3 and all(map(is_finite_number, position))):
+        raise InputError(f"{path}: '{point.get('label')}' has the position {position}; give three finite numbers.")
+    return np.array(signs) * position
+
+
+def write_markups(
+    path: str | os.PathLike,
+    points: np.ndarray,
+    names: Sequence[str],
+    confidence: Sequence[float] | None = None,
+    display: dict[str, Any] | None = None,
+) -> None:
+    """Write a `.mrk.json` of 3D Slicer (markups schema 1.0.3), atomically.
+
+    Args:
+        points: (N, 3) world RAS in mm; a row of NaN is written as undefined, of +inf as missing, both without
+            a position.
+        names: label of each of the N points.
+        confidence: N numbers, written into the descriptions.
+        display: 3D Slicer's display properties, such as `{"textScale": 2.0}`.
+
+    Raises:
+        InputError: if a name is there twice or the numbers of points, names and confidences differ.
+    """
+    points = np.asarray(points, dtype=np.float64)
+    if points.shape != (len(names), 3) or (confidence is not None and len(confidence) != len(names)):
+        raise InputError(f"{path}: {len(names)} names do not fit points of shape {points.shape} and their confidences.")
+    check_unique(names, str(path))
+    controls = []
+    for number, (name, point) in enumerate(zip(names, points)):
+        finite = bool(np.isfinite(point).all())
+        described = confidence is not None and np.isfinite(confidence[number])
+        control = {
+            "id": str(number + 1),
+            "label": name,
+            "description": f"confidence {float(confidence[number]):.3f}" if described else "",
+            "associatedNodeID": "",
+            # RAS to LPS; adding 0 makes no "-0.0"
+            "position": (point * (-1.0, -1.0, 1.0) + 0.0).tolist() if finite else None,
+            "orientation": [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0],
+            "selected": True,
+            "locked": False,
+            "visibility": True,
+            "positionStatus": "defined" if finite else "missing" if np.isposinf(point).all() else "undefined",
+        }
+        if not finite:
+            del control["position"]
+        controls.append(control)
+    markup = {
+        "type": "Fiducial",
+        "coordinateSystem": "LPS",
+        "coordinateUnits": "mm",
+        "locked": False,
+        "fixedNumberOfControlPoints": False,
+        "labelFormat": "%N-%d",
+        "lastUsedControlPointNumber": len(names),
+        "controlPoints": controls,
+    }
+    if display:
+        markup["display"] = display
+    write_atomically(path, json.dumps({"@schema": SCHEMA, "markups": [markup]}, indent=2, allow_nan=False) + "\n")
+
+
+def read_fcsv(path: str | os.PathLike) -> LandmarkFile:
+    """Points of an `.fcsv` of 3D Slicer 3, 4 or 5, in world RAS.
+
+    Raises:
+        InputError: if there is no coordinate system or no point, or a line is not a name and three finite
+            numbers.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as text; save it from 3D Slicer again.") from error
+    header = "\n".join(line for line in lines if line.startswith("#"))
+    system = re.search(r"^#\s*CoordinateSystem\s*=\s*(\w+)\s*$", header, re.MULTILINE)
+    signs = TO_RAS.get(system[1].upper()) if system else None
+    if signs is None:
+        raise InputError(
+            f"{path}: states no CoordinateSystem of LPS or RAS; add '# CoordinateSystem = LPS' or RAS as first line."
+        )
+    version = re.search(r"^#\s*Markups fiducial file version", header, re.MULTILINE)
+    columns = re.search(r"^#\s*columns\s*=\s*(.+)$", header, re.MULTILINE)
+    keys = [key.strip() for key in (columns[1] if columns else FCSV_COLUMNS if version else SLICER3_COLUMNS).split(",")]
+    names, points = [], []
+    for fields in csv.reader(line for line in lines if line.strip() and not line.startswith("#")):
+        row = dict(zip(keys, fields))
+        try:
+            point = [float(row[axis]) for axis in "xyz"]
+        except (KeyError, ValueError):
+            point = [np.nan]
+        if not np.isfinite(point).all():
+            raise InputError(f"{path}: the line '{','.join(fields)}' gives no three finite coordinates; correct it.")
+        names.append(row.get("label") or "")
+        # 3D Slicer 5 adds the position status as a 15th column that its header does not name.
+        status = fields[len(keys)] if ",".join(keys) == FCSV_COLUMNS and len(fields) > len(keys) else ""
+        points.append(FCSV_WITHOUT_POSITION.get(status, np.array(signs) * point))
+    if not points:
+        raise InputError(f"{path}: holds no points; place the landmarks and save it again.")
+    check_unique(names, str(path))
+    return LandmarkFile(tuple(names), np.array(points), "RAS")

@@ -1,0 +1,198 @@
+"""Synthetic data sets, drawn on first use, so that every bundle runs on a fresh machine.
+
+They show that a pipeline works; what a model scores on them says nothing about patients.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from ..errors import InputError
+from .hand import HAND_LANDMARKS
+from .phantom_workers import draw_in_processes
+
+logger = logging.getLogger("common.data")
+
+BANNER = """
+=====================================================================================================
+ SYNTHETIC PHANTOMS, NOT PATIENTS: %s
+ Drawn by a program to show that everything runs. Results on them say nothing about patients.
+ For real results give the folder of your data set as dataset_dir.
+====================================================================================================="""
+
+
+@dataclass(frozen=True)
+class Phantom:
+    """How the phantom sets of an anatomy are made.
+
+    Args:
+        draw: module of this package and function `draw(rng, size) -> (image, points)` that draws one.
+        landmarks: names of the points.
+        version: to be raised whenever the drawing changes, so that kept sets are made anew.
+        sizes: for each size of set, (width, height) of its pictures and number of pictures in each list.
+    """
+
+    draw: tuple[str, str]
+    landmarks: tuple[str, ...]
+    version: int
+    sizes: dict[str, tuple[tuple[int, ...], dict[str, int]]]
+
+    def folder(self, anatomy: str, size: str) -> str:
+        """Name of the set's folder: anatomy, size, and a hash of all that decides on its content."""
+        settings = json.dumps([self.draw, self.landmarks, self.version, self.sizes[size]], sort_keys=True)
+        return f"{anatomy}_{size}_{hashlib.sha256(settings.encode()).hexdigest()[:12]}"
+
+
+ANATOMIES: dict[str, Phantom] = {
+    "hand": Phantom(
+        draw=("phantom_hand", "draw_hand"),
+        landmarks=HAND_LANDMARKS,
+        version=1,
+        sizes={
+            "default": ((640, 880), {"training": 200, "validation": 40, "test": 60}),
+            "quick": ((400, 560), {"training": 80, "validation": 16, "test": 8}),
+        },
+    ),
+}
+
+# Sets whose digests this process has checked, with the sizes of their files then.
+_checked: dict[Path, dict[str, int]] = {}
+
+
+def phantom_dataset(anatomy: str = "hand", size: str = "default") -> str:
+    """Folder of a phantom data set with its `datalist.json`, which is made on first use and kept.
+
+    It lies under `$MONAI_DATA_DIRECTORY/landmark_phantoms`, or `~/.cache/landmark_phantoms` where that
+    variable is not set. Points are zero-based pixels (x, y).
+
+    Args:
+        anatomy: one of `ANATOMIES`.
+        size: "default", or "quick" for few small pictures.
+
+    Raises:
+        InputError: when anatomy or size is unknown, or the folder cannot be written.
+    """
+    if anatomy not in ANATOMIES:
+        raise InputError(f"There is no phantom of {anatomy!r}: choose one of {', '.join(sorted(ANATOMIES))}.")
+    phantom = ANATOMIES[anatomy]
+    if size not in phantom.sizes:
+        raise InputError(f"There is no {anatomy} phantom of size {size!r}: choose one of {', '.join(phantom.sizes)}.")
+    root = Path(os.environ.get("MONAI_DATA_DIRECTORY") or "~/.cache").expanduser().absolute() / "landmark_phantoms"
+    folder = root / phantom.folder(anatomy, size)
+    try:
+        if _damage(folder, phantom, size) is not None:
+            root.mkdir(parents=True, exist_ok=True)
+            with _alone(root / f".{folder.name}.lock") as alone:
+                if alone:
+                    for leftover in root.glob(f"{folder.name}.*.tmp"):  # of a process that was killed
+                        shutil.rmtree(leftover, ignore_errors=True)
+                _make(folder, phantom, anatomy, size)
+    except OSError as error:
+        raise InputError(
+            f"The phantom data set cannot be kept in {root} ({error.strerror or error}): set the environment "
+            "variable MONAI_DATA_DIRECTORY to a folder that is writable and has 300 MB of space."
+        ) from error
+    logger.warning(BANNER, folder)
+    return str(folder)
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[bool]:
+    """Wait until no other process makes this set, and say whether that is certain."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=900)
+    except (NotImplementedError, Timeout):
+        # Harmless: each process writes to a folder of its own, and the first to finish gives it the name.
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def _make(folder: Path, phantom: Phantom, anatomy: str, size: str) -> None:
+    """Draw the set into a temporary sibling folder, and give that the name at the end."""
+    damage = _damage(folder, phantom, size)
+    if damage is None:  # another process was faster
+        return
+    temporary = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        _draw_all(temporary, phantom, anatomy, size)
+        if folder.exists():
+            logger.warning("The phantom data set %s is damaged (%s) and is made anew.", folder, damage)
+            broken = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.broken.tmp")
+            folder.rename(broken)
+            shutil.rmtree(broken, ignore_errors=True)
+        try:
+            temporary.rename(folder)
+        except OSError:
+            if _damage(folder, phantom, size) is not None:
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _draw_all(folder: Path, phantom: Phantom, anatomy: str, size: str) -> None:
+    image_size, counts = phantom.sizes[size]
+    (folder / "images").mkdir(parents=True)
+    # The seed of a picture depends on its list and number alone, not on how the work is shared.
+    jobs = [
+        {"file": f"images/{section}_{number:03d}.png", "seed": [phantom.version, stream, number]}
+        for stream, (section, count) in enumerate(counts.items())
+        for number in range(count)
+    ]
+    settings = {"folder": str(folder), "draw": phantom.draw, "size": image_size}
+    points = draw_in_processes(settings, jobs, f"Drawing {len(jobs)} synthetic {anatomy} phantoms")
+    datalist = {
+        "name": f"synthetic {anatomy} phantoms ({size}, version {phantom.version})",
+        "phantom": True,
+        "landmarks": list(phantom.landmarks),
+    }
+    for section in counts:
+        files = [job["file"] for job in jobs if job["file"].startswith(f"images/{section}_")]
+        datalist[section] = [{"image": file, "landmarks": points[file]} for file in files]
+    text = json.dumps(datalist).replace('{"image"', '\n  {"image"')  # a line for each picture
+    (folder / "datalist.json").write_text(text, encoding="utf-8")
+    listing = [f"{_digest(folder / file)}  {file}\n" for file in ["datalist.json", *points]]
+    (folder / "sha256").write_text("".join(listing), encoding="utf-8")
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _damage(folder: Path, phantom: Phantom, size: str) -> str | None:
+    """What is wrong with a stored set, or None; digests are compared once in a process, sizes always."""
+    try:
+        known = _checked.get(folder)
+        if known is not None:
+            changed = [file for file, length in known.items() if (folder / file).stat().st_size != length]
+            if not changed:
+                return None
+            del _checked[folder]
+            return f"{changed[0]} has changed"
+        listing = dict(
+            reversed(line.split("  ", 1)) for line in (folder / "sha256").read_text(encoding="utf-8").splitlines()
+        )
+        if "datalist.json" not in listing or len(listing) != 1 + sum(phantom.sizes[size][1].values()):
+            return "its sha256 listing is incomplete"
+        for file, digest in listing.items():
+            if _digest(folder / file) != digest:
+                return f"{file} has changed"
+        _checked[folder] = {file: (folder / file).stat().st_size for file in [*listing, "sha256"]}
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except ValueError:
+        return "its sha256 listing is unreadable"
+    return None

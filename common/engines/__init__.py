@@ -1,0 +1,3 @@
+"""How batches reach the engines."""
+
+from .prepare_batch import PrepareBatchLandmarks

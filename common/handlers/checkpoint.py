@@ -1,0 +1,201 @@
+"""Atomic checkpoints, exact resume, and weights with a check of what they belong to."""
+
+import hashlib
+import logging
+import pickle
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from ignite.handlers import DiskSaver
+from torch import nn
+
+from ..errors import InputError
+
+logger = logging.getLogger(__name__)
+
+
+def save_atomically(content: Any, path: str | Path) -> None:
+    """Write a file with `torch.save` beside `path`, then rename it: a failed write leaves the old file as it was.
+
+    Raises:
+        InputError: if the file cannot be written (no permission, no space).
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        DiskSaver(str(path.parent), atomic=True, require_empty=False)(content, path.name)
+    except (OSError, RuntimeError) as error:
+        kept = "; the file written before is unharmed" if path.exists() else ""
+        raise InputError(f"{path}: cannot be written ({error}); free space or choose another folder{kept}.") from error
+
+
+def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> Any:
+    """Read what `torch.save` wrote, tensors only.
+
+    Raises:
+        InputError: if the file is missing, damaged or holds more than tensors.
+    """
+    try:
+        return torch.load(path, map_location=map_location, weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such file; train first, or give the path of the weights.") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
+        raise InputError(
+            f"{path}: not a readable PyTorch checkpoint ({str(error).splitlines()[0]}); give a file of weights."
+        ) from error
+
+
+def load_weights(network: nn.Module, path: str | Path) -> None:
+    """Fill a network with weights from a file, all of them or none.
+
+    The file holds a state dictionary, alone or under "model" (a training checkpoint).
+
+    Raises:
+        InputError: if the file cannot be read or belongs to another network.
+    """
+    content = read_checkpoint(path)
+    if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
+        content = content["model"]
+    own = network.state_dict()
+    if not isinstance(content, Mapping) or not content:
+        raise InputError(f"{path}: holds no weights of a network; give a model.pt that this bundle trained.")
+    differing = sorted(set(own) ^ set(content)) or sorted(k for k in own if own[k].shape != content[k].shape)
+    if differing:
+        raise InputError(
+            f'{path}: the weights are of another network ({len(differing)} entries differ, first "{differing[0]}"); '
+            "give weights that were trained with these settings (network, number of landmarks, overlay)."
+        )
+    network.load_state_dict(content)
+
+
+def find_weights(*candidates: str | Path) -> str:
+    """The first of some files of weights that exists; logs which.
+
+    Raises:
+        InputError: if none exists.
+    """
+    for path in map(Path, candidates):
+        if path.is_file():
+            logger.info("weights: %s", path)
+            return str(path)
+    raise InputError(
+        f"{candidates[0]}: there are no weights here{''.join(f', nor in {p}' for p in candidates[1:])}; "
+        "train first, or give the file with --ckpt_path."
+    )
+
+
+class LoadWeights:
+    """Handler that fills a network when an engine starts (`load_weights`)."""
+
+    def __init__(self, network: nn.Module, path: str | Path) -> None:
+        self.network = network
+        self.path = path
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, lambda: load_weights(self.network, self.path))
+
+
+class ResumableCheckpoint:
+    """Save the whole state of a training run after every `interval` epochs, and go on from there.
+
+    Writes `checkpoint.pt` (model, loss, optimiser, scheduler, epoch, best metric), and `model.pt`: the weights of
+    the epoch with the best key metric of the evaluator, or of the last epoch where there is no evaluator. Both
+    are written atomically by the process of rank 0. Attach it as the last handler of the trainer.
+
+    An interrupted run starts again at the epoch that it was in; with `EpochSeed` it ends as if it had never stopped.
+
+    Args:
+        output_dir: folder of the two files.
+        objects: what to save and to restore, by name: modules, optimisers, schedulers, scalers; "model" is the
+            network.
+        evaluator: engine whose `state.best_metric` decides about `model.pt`.
+        interval: epochs between two checkpoints; the last epoch always has one.
+        resume: whether to start from an existing `checkpoint.pt`.
+        identity: what the run is about (landmarks, image names ...): a checkpoint with another identity is refused.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | Path,
+        objects: Mapping[str, Any],
+        evaluator: Engine | None = None,
+        interval: int = 1,
+        resume: bool = True,
+        identity: Iterable[Any] = (),
+    ) -> None:
+        self.path = Path(output_dir) / "checkpoint.pt"
+        self.model_path = Path(output_dir) / "model.pt"
+        self.objects = {name: getattr(o, "module", o) for name, o in objects.items()}
+        self.evaluator = evaluator
+        self.interval = interval
+        self.resume = resume
+        digest = hashlib.sha256("\n".join(map(str, identity)).encode()).digest()
+        self.identity = torch.frombuffer(bytearray(digest), dtype=torch.uint8)
+        self.saved_best_epoch = -1
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
+
+    def start(self, engine: Engine) -> None:
+        """Check that the folder can be written, and restore the run that was interrupted.
+
+        Raises:
+            InputError: if the folder cannot be written or the checkpoint belongs to another run.
+        """
+        if engine.state.rank == 0:
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                probe = self.path.with_suffix(".tmp")
+                probe.touch()
+                probe.unlink()
+            except OSError as error:
+                raise InputError(
+                    f"{self.path.parent}: cannot be written ({error.strerror}); give another --output_dir."
+                ) from error
+        if not (self.resume and self.path.is_file()):
+            return
+        content = read_checkpoint(self.path)
+        advice = "choose another --output_dir, or start anew with --resume False"
+        if not isinstance(content, Mapping) or set(content) != {*self.objects, "progress", "identity"}:
+            raise InputError(f"{self.path}: not a checkpoint of this training; {advice}.")
+        if not torch.equal(content["identity"], self.identity):
+            raise InputError(f"{self.path}: belongs to a run on other images or landmarks; {advice}.")
+        try:
+            for name, thing in self.objects.items():
+                thing.load_state_dict(content[name])
+        except (RuntimeError, ValueError, KeyError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"{self.path}: belongs to another network or optimiser ({reason}); {advice}.") from error
+        epoch, best_epoch, best_metric = content["progress"].tolist()
+        engine.state.epoch = int(epoch)
+        engine.state.iteration = int(epoch) * engine.state.epoch_length
+        if self.evaluator is not None and best_epoch >= 0:
+            self.evaluator.state.best_metric = best_metric
+            self.evaluator.state.best_metric_epoch = int(best_epoch)
+        self.saved_best_epoch = int(best_epoch)
+        if engine.state.epoch >= engine.state.max_epochs:
+            logger.warning("%s: all %d epochs are done; nothing to train.", self.path, engine.state.max_epochs)
+        else:
+            logger.info("%s: resuming after epoch %d of %d.", self.path, engine.state.epoch, engine.state.max_epochs)
+
+    def save(self, engine: Engine) -> None:
+        """Write both files where this epoch asks for them; `model.pt` first, so that no best weights are lost."""
+        state = self.evaluator.state if self.evaluator is not None else None
+        best_epoch = state.best_metric_epoch if state is not None else engine.state.epoch
+        last = engine.state.epoch >= engine.state.max_epochs
+        new_best = best_epoch >= 0 and best_epoch != self.saved_best_epoch
+        due = engine.state.epoch % self.interval == 0 or last
+        if engine.state.rank != 0 or not (due or (state is not None and new_best)):
+            return
+        if new_best:
+            save_atomically(self.objects["model"].state_dict(), self.model_path)
+            self.saved_best_epoch = best_epoch
+        best_metric = float(state.best_metric) if state is not None else 0.0
+        content = {name: thing.state_dict() for name, thing in self.objects.items()}
+        content["progress"] = torch.tensor([engine.state.epoch, best_epoch, best_metric], dtype=torch.float64)
+        content["identity"] = self.identity
+        save_atomically(content, self.path)

@@ -1,0 +1,66 @@
+"""Progress bars of training, evaluation and prediction."""
+
+import sys
+
+from ignite.engine import Engine, Events
+from tqdm import tqdm
+
+
+class Progress:
+    """One progress bar over all iterations of a run, with the loss and the validation metric where there are any.
+
+    A terminal gets a live bar; a log file gets a line now and then.
+
+    Args:
+        description: word before the bar.
+        evaluator: engine whose key metric is printed after every validation and shown in the bar.
+        unit: unit of that metric.
+    """
+
+    def __init__(self, description: str = "training", evaluator: Engine | None = None, unit: str = "mm") -> None:
+        self.description = description
+        self.evaluator = evaluator
+        self.unit = unit
+        self.bar: tqdm | None = None
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_STARTED, self.start)  # after a checkpoint was restored
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.advance)
+        engine.add_event_handler(Events.COMPLETED, self.close)
+        if self.evaluator is not None:
+            self.evaluator.add_event_handler(Events.COMPLETED, self.report, engine)
+
+    def start(self, engine: Engine) -> None:
+        if self.bar is not None:
+            return
+        length = engine.state.epoch_length
+        self.bar = tqdm(
+            total=length * engine.state.max_epochs if length else None,
+            initial=engine.state.iteration,
+            desc=self.description,
+            unit="image" if self.evaluator is None else "step",
+            mininterval=0.5 if sys.stderr.isatty() else 15,
+            dynamic_ncols=True,
+        )
+
+    def advance(self, engine: Engine) -> None:
+        due = engine.state.iteration % 10 == 0  # reading the loss waits for the device
+        if due and isinstance(engine.state.output, dict) and "loss" in engine.state.output:
+            metric = ""
+            if self.evaluator is not None and self.evaluator.state.best_metric_epoch >= 0:
+                metric = f", best {self.evaluator.state.best_metric:.2f} {self.unit}"
+            self.bar.set_postfix_str(f"loss {float(engine.state.output['loss']):.4g}{metric}", refresh=False)
+        self.bar.update(engine.state.iteration - self.bar.n)
+
+    def report(self, evaluator: Engine, trainer: Engine) -> None:
+        """Print the metric of a validation above the bar."""
+        state = evaluator.state
+        if state.key_metric_name in state.metrics:
+            value = state.metrics[state.key_metric_name]
+            line = f"epoch {trainer.state.epoch}/{trainer.state.max_epochs}: {state.key_metric_name} {value:.2f} {self.unit}"
+            tqdm.write(f"{line} (best {state.best_metric:.2f} {self.unit} in epoch {state.best_metric_epoch})")
+
+    def close(self, engine: Engine) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None

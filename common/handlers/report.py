@@ -1,0 +1,197 @@
+"""What an evaluation leaves behind: errors.csv, metrics.json, the error curve and overlay pictures."""
+
+import csv
+import io
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+
+from ..data.atomic_writing import write_atomically
+from ..metrics import error_intervals, error_statistics, radial_errors
+from ..transforms.coordinates import is_annotated, is_present, world_to_voxel
+from ..visualize import draw_overlay, save_error_curve
+
+logger = logging.getLogger(__name__)
+
+STATUS = ("measured", "missed", "false detection", "absent", "not annotated")
+
+
+def landmark_status(pred: torch.Tensor, truth: torch.Tensor) -> list[str]:
+    """What became of each landmark, one of `STATUS`: points (N, D) -> N words.
+
+    "missed": annotated with a position, not predicted; "false detection": predicted, but the annotator says absent.
+    """
+    table = []
+    for found, known, there in zip(is_present(pred).tolist(), is_annotated(truth).tolist(), is_present(truth).tolist()):
+        if not known:
+            table.append("not annotated")
+        elif there:
+            table.append("measured" if found else "missed")
+        else:
+            table.append("false detection" if found else "absent")
+    return table
+
+
+class LandmarkReport:
+    """Collect predictions and truth while an evaluator runs, and write the report when it completes.
+
+    Reads from every item: `pred`, `label` (1, N, D) in world coordinates, `confidence` (N,), `mm_per_world`, `unit` and
+    the image's meta. Writes to the output folder:
+
+    - `errors.csv`: a row per image and landmark: error, status, predicted and true world coordinates (RAS), confidence;
+    - `metrics.json`: `protocol`, `counts`, `overall` (with 95 % intervals by bootstrap over images), `per_landmark`,
+      `per_image`;
+    - `error_curve.png`, and `overlays/<image>.png` for the first `max_overlays` images.
+
+    Args:
+        output_dir: folder to write to.
+        landmarks: N names.
+        thresholds: distances of the successful detection rate, in mm.
+        protocol: whatever a reader must know to read the numbers: data, list, ground truth, how millimetres are made.
+        max_overlays: number of overlay pictures.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | Path,
+        landmarks: Sequence[str],
+        thresholds: Sequence[float],
+        protocol: Mapping[str, Any] | None = None,
+        max_overlays: int = 20,
+    ) -> None:
+        self.output_dir = Path(output_dir)
+        self.landmarks = list(landmarks)
+        self.thresholds = list(thresholds)
+        self.protocol = dict(protocol or {})
+        self.max_overlays = max_overlays
+        self.cases: list[dict[str, Any]] = []
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, lambda: self.cases.clear())
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.collect)
+        engine.add_event_handler(Events.COMPLETED, self.write)
+
+    def collect(self, engine: Engine) -> None:
+        """Keep what the report needs of one iteration and draw its overlays."""
+        for batch, output in zip(engine.state.batch, engine.state.output):
+            image = output["image"]
+            pred, truth = (torch.as_tensor(output[key])[0].cpu().double() for key in ("pred", "label"))
+            scale = float(batch["mm_per_world"])
+            case = {
+                "image": str(image.meta["filename_or_obj"]),
+                "pred": pred,
+                "truth": truth,
+                "errors": (radial_errors(pred, truth) * scale).numpy(),
+                "confidence": torch.as_tensor(output["confidence"]).tolist(),
+                "unit": str(batch["unit"]),
+            }
+            if len(self.cases) < self.max_overlays and image.ndim == 3:
+                self.draw(case, image)
+            self.cases.append(case)
+
+    def draw(self, case: Mapping[str, Any], image: torch.Tensor) -> None:
+        """Write the overlay picture of one case."""
+        mean = np.nanmean(case["errors"]) if np.isfinite(case["errors"]).any() else np.nan
+        phantom = "SYNTHETIC PHANTOM  " if self.protocol.get("phantom") else ""
+        pred, truth = (world_to_voxel(case[key], image.affine) for key in ("pred", "truth"))
+        title = f"{phantom}{Path(case['image']).name}  mean error {mean:.2f} {case['unit']}  (red: prediction, green: truth)"
+        picture = draw_overlay(image[0], pred, truth, self.landmarks, title)
+        path = self.output_dir / "overlays" / f"{Path(case['image']).name.split('.')[0]}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path)
+
+    def write(self, engine: Engine) -> None:
+        """Write tables and curve, each atomically."""
+        if not self.cases:
+            return
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        errors = np.stack([case["errors"] for case in self.cases])
+        units = sorted({case["unit"] for case in self.cases})
+        unit = units[0] if len(units) == 1 else "mixed mm and pixel"
+        if len(units) > 1:
+            logger.warning("some images have no known pixel spacing: their errors are in pixels, the others in mm.")
+        self.write_errors()
+        summary = self.summary(errors, unit)
+        write_atomically(self.output_dir / "metrics.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
+        save_error_curve({"all landmarks": errors}, self.output_dir / "error_curve.png", unit)
+        self.announce(summary)
+
+    def summary(self, errors: np.ndarray, unit: str) -> dict[str, Any]:
+        """The content of metrics.json for errors (images, N)."""
+        status = [word for case in self.cases for word in landmark_status(case["pred"], case["truth"])]
+        per_image = [np.nanmean(row) if np.isfinite(row).any() else np.nan for row in errors]
+        return {
+            "protocol": {
+                **self.protocol,
+                "unit": unit,
+                "sdr": "percentage of landmarks at or under the distance",
+            },
+            "counts": {
+                "images": len(self.cases),
+                **{word.replace(" ", "_"): status.count(word) for word in STATUS},
+            },
+            "overall": {
+                **error_statistics(errors, self.thresholds),
+                "ci95": json_safe(error_intervals(errors, self.thresholds)),
+                "per_image_mean": error_statistics(np.array(per_image)),
+            },
+            "per_landmark": {
+                name: error_statistics(errors[:, i], self.thresholds) for i, name in enumerate(self.landmarks)
+            },
+            "per_image": {case["image"]: json_safe(float(mean)) for case, mean in zip(self.cases, per_image)},
+        }
+
+    def write_errors(self) -> None:
+        """errors.csv: a row per image and landmark."""
+        axes = ["x", "y", "z"][: self.cases[0]["pred"].shape[-1]]
+        header = ["image", "landmark", "error", "unit", "status", "confidence"]
+        header += [f"{kind}_{axis}" for kind in ("predicted", "true") for axis in axes]
+
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(header)
+        for case in self.cases:
+            status = landmark_status(case["pred"], case["truth"])
+            for i, name in enumerate(self.landmarks):
+                values = [*case["pred"][i].tolist(), *case["truth"][i].tolist()]
+                writer.writerow([
+                    case["image"], name, number(case["errors"][i]), case["unit"], status[i],
+                    number(case["confidence"][i]), *map(number, values),
+                ])  # fmt: skip
+        write_atomically(self.output_dir / "errors.csv", text.getvalue())
+
+    def announce(self, summary: Mapping[str, Any]) -> None:
+        """Print the result in three lines."""
+        overall, counts, unit = summary["overall"], summary["counts"], summary["protocol"]["unit"]
+        if self.protocol.get("phantom"):
+            print("SYNTHETIC PHANTOMS: these numbers say nothing about patients.")
+        if not overall["count"]:
+            print(f"no landmark could be measured ({counts}).")
+            return
+        low, high = overall["ci95"]["mean"]
+        sdr = ", ".join(f"{rate:.1f} % within {t} {unit}" for t, rate in overall["sdr"].items())
+        print(
+            f"{counts['images']} images, {overall['count']} landmarks: mean radial error {overall['mean']:.3f} {unit} "
+            f"(95 % interval {low:.3f} to {high:.3f}), median {overall['median']:.3f} {unit}; {sdr}\n"
+            f"report: {self.output_dir}"
+        )
+
+
+def number(value: float) -> str:
+    """A finite number with six significant digits after the point, nothing for NaN and absent coordinates."""
+    return f"{value:.6f}" if np.isfinite(value) else ""
+
+
+def json_safe(value: Any) -> Any:
+    """NaN and infinity, which JSON lacks, as None."""
+    if isinstance(value, Mapping):
+        return {k: json_safe(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [json_safe(v) for v in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value

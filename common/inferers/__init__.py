@@ -1,0 +1,3 @@
+"""How a network is applied to an image."""
+
+from .autocast import AutocastInferer

@@ -1,0 +1,10 @@
+"""Metrics of landmark localisation, as the papers define them."""
+
+from .radial_error import (
+    RadialError,
+    bootstrap_interval,
+    error_intervals,
+    error_statistics,
+    is_lower,
+    radial_errors,
+)

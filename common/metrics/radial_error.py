@@ -1,0 +1,88 @@
+"""Radial errors: the distance between predicted and true landmarks, and what papers report of it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.metrics import CumulativeIterationMetric
+
+
+def radial_errors(pred: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """Euclidean distances (..., N) between points (..., N, D); NaN where either has no position."""
+    distance = (pred - truth).norm(dim=-1)
+    return torch.where(distance.isfinite(), distance, torch.nan)
+
+
+class RadialError(CumulativeIterationMetric):
+    """Radial error per image and landmark, in the unit of the points.
+
+    Called with points of shape (B, 1, N, D), or lists of (1, N, D); keeps a table (images, N) in float64 with NaN
+    for landmarks without a coordinate. `aggregate` gives the mean radial error (MRE) over all that have one.
+    """
+
+    def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor:
+        return radial_errors(y_pred.double()[:, 0], y.double()[:, 0])
+
+    def aggregate(self) -> torch.Tensor:
+        return self.get_buffer().nanmean()
+
+
+def bootstrap_interval(
+    table: np.ndarray, statistic: Any, repeats: int = 1000, seed: int = 0, level: float = 0.95
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of a statistic of a table (images, N), images drawn with replacement.
+
+    Landmarks of one image are not independent, so whole images are drawn. `statistic` takes a flat array of the
+    finite errors.
+    """
+    rng = np.random.default_rng(seed)
+    values = []
+    for _ in range(repeats):
+        drawn = table[rng.integers(len(table), size=len(table))]
+        drawn = drawn[np.isfinite(drawn)]
+        if drawn.size:
+            values.append(statistic(drawn))
+    if not values:
+        return float("nan"), float("nan")
+    tail = 50 * (1 - level)
+    low, high = np.percentile(values, [tail, 100 - tail])
+    return float(low), float(high)
+
+
+def error_statistics(errors: np.ndarray, thresholds: Sequence[float] = ()) -> dict[str, Any]:
+    """What papers report of radial errors of any shape; NaN entries are left out and not counted.
+
+    Returns:
+        `count`, `mean` (MRE), `sd`, `median`, `q1`, `q3`, `iqr`, `max`, and for every threshold, in the unit of the errors,
+        `sdr` (successful detection rate: percentage at or under it) and `edr` (percentage over it).
+        All None where there is no error to report.
+    """
+    errors = np.asarray(errors, dtype=np.float64)
+    errors = errors[np.isfinite(errors)]
+    names = ("mean", "sd", "median", "q1", "q3", "iqr", "max")
+    if not errors.size:
+        return {"count": 0, **dict.fromkeys(names), "sdr": {}, "edr": {}}
+    q1, median, q3 = np.percentile(errors, [25, 50, 75])
+    values = (errors.mean(), errors.std(), median, q1, q3, q3 - q1, errors.max())
+    sdr = {f"{t:g}": float(100 * (errors <= t).mean()) for t in thresholds}
+    return {
+        "count": int(errors.size),
+        **{name: float(value) for name, value in zip(names, values)},
+        "sdr": sdr,
+        "edr": {t: 100 - rate for t, rate in sdr.items()},
+    }
+
+
+def error_intervals(table: np.ndarray, thresholds: Sequence[float] = ()) -> dict[str, Any]:
+    """95 % bootstrap intervals over images of the mean, the median and the SDR of a table (images, N)."""
+    return {
+        "mean": bootstrap_interval(table, np.mean),
+        "median": bootstrap_interval(table, np.median),
+        "sdr": {f"{t:g}": bootstrap_interval(table, lambda e, t=t: 100 * (e <= t).mean()) for t in thresholds},
+    }
+
+
+def is_lower(current: float, best: float) -> bool:
+    """Whether an error is better than the best so far; any number is better than NaN."""
+    return bool(current < best or (np.isnan(best) and not np.isnan(current)))
