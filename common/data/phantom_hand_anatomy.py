@@ -48,8 +48,12 @@ class HandAnatomy:
         base, mcp, direction, lengths, width = DIGITS[name]
         base = np.array(base) + rng.normal(0, 0.008, 2)
         splay = {"little": -6.0, "ring": -3.0, "middle": 0.0, "index": 4.0, "thumb": 6.0}[name] * spread
-        mcp = turn(base + (np.array(mcp) - base) * rng.normal(1, 0.015), 0.3 * splay + rng.normal(0, 1.2), base)
-        angle = direction + splay + rng.normal(0, 3)
+        mcp = turn(
+            base + (np.array(mcp) - base) * rng.normal(1, 0.015),
+            0.3 * splay + rng.normal(0, 3.0 if name == "thumb" else 1.2),
+            base,
+        )
+        angle = direction + splay + rng.normal(0, 6 if name == "thumb" else 3)
         flexion = rng.normal(0, 12) + (rng.uniform(20, 40) if rng.random() < 0.06 else 0)
 
         width = width * self.girth
@@ -197,12 +201,13 @@ class HandAnatomy:
                 self.named[f"{name}_proximal"] = outline[np.argmin(outline[:, 1])]
 
     def _add_forearm(self) -> None:
-        deviation, shift = self.rng.normal(0, 3.5), self.rng.normal(0, 0.01, 2)
+        deviation, shift = self.rng.normal(0, 4.5), self.rng.normal(0, [0.015, 0.03])
+        broad = self.rng.normal(1, 0.05)
 
         def lay(control: np.ndarray) -> np.ndarray:
-            return turn(control + shift, deviation, (0.0, -0.45))
+            return turn(control * [broad, 1] + shift, deviation, (0.0, -0.45))
 
-        drop = np.array([0.0, 1.0]) * self.rng.normal(0, 0.02)  # ulnar variance
+        drop = np.array([0.0, 1.0]) * self.rng.normal(0, 0.025)  # ulnar variance
         for name, shaft, epiphysis, styloid, corners, onset in (
             ("radius", RADIUS_SHAFT, RADIUS_EPIPHYSIS, 7, (4, 8), 1.0),
             ("ulna", ULNA_SHAFT + drop, ULNA_EPIPHYSIS + drop, 3, (4, 7), 6.0),

@@ -49,7 +49,7 @@ class Progress:
             metric = ""
             if self.evaluator is not None and self.evaluator.state.best_metric_epoch >= 0:
                 metric = f", best {self.evaluator.state.best_metric:.2f} {self.unit}"
-            self.bar.set_postfix_str(f"loss {float(engine.state.output['loss']):.4g}{metric}", refresh=False)
+            self.bar.set_postfix_str(f"loss {engine.state.output['loss'].item():.4g}{metric}", refresh=False)
         self.bar.update(engine.state.iteration - self.bar.n)
 
     def report(self, evaluator: Engine, trainer: Engine) -> None:
@@ -57,8 +57,8 @@ class Progress:
         state = evaluator.state
         if state.key_metric_name in state.metrics:
             value = state.metrics[state.key_metric_name]
-            line = f"epoch {trainer.state.epoch}/{trainer.state.max_epochs}: {state.key_metric_name} {value:.2f} {self.unit}"
-            tqdm.write(f"{line} (best {state.best_metric:.2f} {self.unit} in epoch {state.best_metric_epoch})")
+            line = f"epoch {trainer.state.epoch}/{trainer.state.max_epochs}: {state.key_metric_name} {value:.2f}"
+            tqdm.write(f"{line} {self.unit} (best {state.best_metric:.2f} in epoch {state.best_metric_epoch})")
 
     def close(self, engine: Engine) -> None:
         if self.bar is not None:

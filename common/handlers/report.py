@@ -100,7 +100,8 @@ class LandmarkReport:
         mean = np.nanmean(case["errors"]) if np.isfinite(case["errors"]).any() else np.nan
         phantom = "SYNTHETIC PHANTOM  " if self.protocol.get("phantom") else ""
         pred, truth = (world_to_voxel(case[key], image.affine) for key in ("pred", "truth"))
-        title = f"{phantom}{Path(case['image']).name}  mean error {mean:.2f} {case['unit']}  (red: prediction, green: truth)"
+        name = Path(case["image"]).name
+        title = f"{phantom}{name}  mean error {mean:.2f} {case['unit']}  (red: prediction, green: truth)"
         picture = draw_overlay(image[0], pred, truth, self.landmarks, title)
         path = self.output_dir / "overlays" / f"{Path(case['image']).name.split('.')[0]}.png"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -31,7 +31,7 @@ class EpochSeed:
         entropy = [self.seed, epoch, getattr(engine.state, "rank", 0)]
         state = int(np.random.SeedSequence(entropy).generate_state(1)[0])
         random.seed(state)
-        np.random.seed(state)
+        np.random.seed(state)  # noqa: NPY002 (transforms of others may use it)
         torch.manual_seed(state)
         if hasattr(self.dataset, "epoch"):
             self.dataset.epoch = epoch

@@ -54,7 +54,7 @@ def error_statistics(errors: np.ndarray, thresholds: Sequence[float] = ()) -> di
     """What papers report of radial errors of any shape; NaN entries are left out and not counted.
 
     Returns:
-        `count`, `mean` (MRE), `sd`, `median`, `q1`, `q3`, `iqr`, `max`, and for every threshold, in the unit of the errors,
+        `count`, `mean` (MRE), `sd`, `median`, `q1`, `q3`, `iqr`, `max`, and for every threshold (unit of the errors)
         `sdr` (successful detection rate: percentage at or under it) and `edr` (percentage over it).
         All None where there is no error to report.
     """

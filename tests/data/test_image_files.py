@@ -366,8 +366,8 @@ def bad_files(folder):
     yield folder / "shear.nii", "not at right angles"
     values = np.ones((4, 4, 4), np.float32)
     values[0, 0, 0] = np.nan
-    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), folder / "nan.nii")
-    yield folder / "nan.nii", "not finite"
+    itk.imwrite(itk.image_from_array(values), str(folder / "nan.mha"))  # of NIfTI, ITK itself reads NaN as 0
+    yield folder / "nan.mha", "not finite"
     field = itk.image_from_array(np.zeros((4, 4, 4, 3), np.float32), is_vector=True)
     itk.imwrite(field, str(folder / "field.mha"))
     yield folder / "field.mha", "3 numbers per voxel"
