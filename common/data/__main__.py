@@ -8,11 +8,17 @@ from ..errors import InputError
 from .check import check
 from .hand_atlas import import_hand_atlas
 from .phantoms import phantom_dataset
+from .table_import import import_table
 
 
 def main() -> None:
     """Run a verb; bad input ends it with one sentence and status 1."""
-    verbs = {"check": check, "import_hand_atlas": import_hand_atlas, "phantom": phantom_dataset}
+    verbs = {
+        "check": check,
+        "import_hand_atlas": import_hand_atlas,
+        "import_table": import_table,
+        "phantom": phantom_dataset,
+    }
     try:
         result = fire.Fire(
             verbs,

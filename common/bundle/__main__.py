@@ -1,0 +1,23 @@
+"""Command line for bundles: python -m common.bundle VERB ..."""
+
+import sys
+
+import fire
+
+from ..data import input_error_in
+from .learning_curve import learning_curve
+
+
+def main() -> None:
+    """Run a verb; bad input ends it with one sentence and status 1."""
+    try:
+        fire.Fire({"learning_curve": learning_curve}, name="python -m common.bundle", serialize=lambda value: None)
+    except Exception as error:
+        reason = input_error_in(error)
+        if reason is None:
+            raise
+        sys.exit(f"error: {reason}")
+
+
+if __name__ == "__main__":
+    main()

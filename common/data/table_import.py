@@ -1,0 +1,123 @@
+"""Importer of a folder of images with one CSV of all their landmarks."""
+
+import csv
+import os
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError
+from .datalist import write_datalist
+from .image_listing import list_images
+from .landmark_points import ABSENT
+
+# header names, in lower case, by what they mean; the second of each is what the bundles' predictions are called
+COLUMNS = {"image": ("image",), "name": ("name", "landmark"), "x": ("x", "pixel_x"), "y": ("y", "pixel_y")}
+
+
+def read_points(path: Path) -> dict[str, dict[str, list[float] | str | None]]:
+    """Landmarks by image and name from a CSV with the columns image, name, x, y.
+
+    Coordinates are zero-based file pixels; empty ones mean not annotated, `absent` absent. The `landmarks.csv` of a
+    prediction has such columns too (`pixel_x`, `pixel_y`), so that corrected predictions can be imported.
+
+    Raises:
+        InputError: if a column is missing, a coordinate is no finite number, or a landmark is there twice.
+    """
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        header = {(name or "").strip().lower(): name for name in reader.fieldnames or ()}
+        found = {key: next((header[n] for n in names if n in header), None) for key, names in COLUMNS.items()}
+        if None in found.values():
+            raise InputError(f"{path}: its first line is {list(header)}; it must name the columns image,name,x,y.")
+        table: dict[str, dict] = defaultdict(dict)
+        for line, row in enumerate(reader, start=2):
+            image, name, x, y = ((row[column] or "").strip() for column in found.values())
+            if name in table[Path(image).name]:
+                raise InputError(f"{path}: line {line} gives '{name}' of {image} a second time; remove one of them.")
+            table[Path(image).name][name] = point(x, y, f"{path}: line {line}")
+    return table
+
+
+def point(x: str, y: str, place: str) -> list[float] | str | None:
+    """An inline landmark of a datalist from two texts."""
+    if ABSENT in (x, y):
+        return ABSENT
+    if not x and not y:
+        return None
+    try:
+        values = [float(x), float(y)]
+    except ValueError:
+        values = [np.nan]
+    if not np.isfinite(values).all():
+        raise InputError(f"{place} has the coordinates '{x}', '{y}'; give finite numbers, nothing, or '{ABSENT}'.")
+    return values
+
+
+def import_table(
+    images: str,
+    points: str,
+    target: str,
+    validation: float = 0.15,
+    test: float = 0.15,
+    spacing: float | None = None,
+    name: str = "",
+    seed: int = 0,
+) -> dict[str, int]:
+    """Write `datalist.json` for a folder of 2D images and one CSV of all their landmarks.
+
+    Images are divided at random into the lists training, validation and test; images without a row in the CSV are left
+    out and named. The landmarks' order is that of their first appearance in the CSV.
+
+    Args:
+        images: folder of image files.
+        points: CSV with the columns image, name, x, y (zero-based file pixels).
+        target: folder of the new `datalist.json`; it points to the images where they are.
+        validation: share of the images in the validation list.
+        test: share of the images in the test list.
+        spacing: size of a pixel in mm, where the files do not say it and it is the same for all.
+        name: name of the data set.
+        seed: of the division.
+
+    Returns:
+        number of images per list.
+
+    Raises:
+        InputError: if the table is malformed or names no image of the folder.
+    """
+    table = read_points(Path(points))
+    files = {Path(item["image"]).name: item["image"] for item in list_images(images)}
+    annotated = [file for file in files if file in table]
+    if not annotated:
+        raise InputError(
+            f"{points}: names no image of {images}; the column image must hold file names such as {next(iter(files))}."
+        )
+    for what, missing in (
+        ("are not in the CSV", set(files) - set(table)),
+        ("are not in the folder", set(table) - set(files)),
+    ):
+        if missing:
+            print(
+                f"left out, since they {what}: {', '.join(sorted(missing)[:10])}{' ...' if len(missing) > 10 else ''}"
+            )
+    landmarks = list(dict.fromkeys(landmark for file in annotated for landmark in table[file]))
+    order = np.random.default_rng(seed).permutation(len(annotated))
+    ends = np.cumsum([round(len(annotated) * share) for share in (test, validation)])
+    chosen = {"test": order[: ends[0]], "validation": order[ends[0] : ends[1]], "training": order[ends[1] :]}
+
+    def item(file: str) -> dict:
+        entry = {
+            "image": os.path.relpath(files[file], target),
+            "landmarks": [table[file].get(landmark) for landmark in landmarks],
+        }
+        return entry | ({} if spacing is None else {"spacing": [spacing, spacing]})
+
+    lists = {key: [item(annotated[i]) for i in sorted(chosen[key])] for key in ("training", "validation", "test")}
+    write_datalist(target, name=name or Path(images).resolve().name, phantom=False, landmarks=landmarks, **lists)
+    counts = {key: len(items) for key, items in lists.items()}
+    print(
+        f"{Path(target) / 'datalist.json'}: {len(landmarks)} landmarks; "
+        + ", ".join(f"{n} {k}" for k, n in counts.items())
+    )
+    return counts

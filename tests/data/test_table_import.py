@@ -1,0 +1,59 @@
+"""A folder of images and one CSV become a data set."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from common.data import load_datalist
+from common.data.table_import import import_table
+from common.errors import InputError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "films").mkdir()
+    for i in range(10):
+        Image.fromarray(np.full((8, 6), i, np.uint8)).save(tmp_path / "films" / f"{i}.png")
+    rows = [f"{i}.png,{name},{i}.5,{2 * i}" for i in range(9) for name in ("tip", "base")]
+    (tmp_path / "points.csv").write_text("image,name,x,y\n" + "\n".join(rows) + "\n")
+    return tmp_path
+
+
+def test_every_annotated_image_is_in_one_list_with_its_points(folder, capsys):
+    counts = import_table(
+        folder / "films", folder / "points.csv", folder / "set", test=0.2, validation=0.2, spacing=0.1
+    )
+    assert counts == {"training": 5, "validation": 2, "test": 2}
+    assert "9.png" in capsys.readouterr().out  # has no row
+    items = [i for name in counts for i in load_datalist(folder / "set", name, ["tip", "base"])]
+    by_name = {item["image"].rsplit("/", 1)[-1]: item for item in items}
+    assert sorted(by_name) == [f"{i}.png" for i in range(9)]
+    assert by_name["3.png"]["landmarks"] == [[3.5, 6.0], [3.5, 6.0]] and by_name["3.png"]["spacing"] == [0.1, 0.1]
+
+
+def test_predictions_corrected_by_hand_can_be_imported(folder):
+    text = "image,name,pixel_x,pixel_y,lps_x,lps_y,lps_z,confidence\n"
+    text += "/elsewhere/0.png,tip,1,2,1,2,0,0.9\n0.png,base,,,,,,\n"
+    (folder / "landmarks.csv").write_text(text + "1.png,tip,absent,,,,,\n1.png,base,4,5,,,,\n")
+    import_table(folder / "films", folder / "landmarks.csv", folder / "set", test=0, validation=0)
+    training = json.loads((folder / "set" / "datalist.json").read_text())["training"]
+    assert [item["landmarks"] for item in training] == [[[1.0, 2.0], None], ["absent", [4.0, 5.0]]]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("file,name,x,y\n", "columns image,name,x,y"),
+        ("image,name,x,y\n0.png,tip,nan,1\n", "line 2 has the coordinates"),
+        ("image,name,x,y\n0.png,tip,1,1\n0.png,tip,2,2\n", "line 3 gives 'tip'"),
+        ("image,name,x,y\nother.png,tip,1,1\n", "names no image"),
+    ],
+)
+def test_a_malformed_table_is_refused_with_its_name(folder, text, message):
+    (folder / "bad.csv").write_text(text)
+    with pytest.raises(InputError, match=message) as error:
+        import_table(folder / "films", folder / "bad.csv", folder / "set")
+    assert "bad.csv" in str(error.value)
+    assert not (folder / "set").exists()
