@@ -1,4 +1,4 @@
-"""The learning curve: how the error falls with the number of training images, for several networks (payer2019, Fig. 2b)."""
+"""The learning curve: how the error falls with the number of training images, by network (payer2019, Fig. 2b)."""
 
 import csv
 import io
@@ -70,13 +70,15 @@ def learning_curve(
     for size in sizes:
         count = available if size == "all" else int(size)
         if not 0 < count <= available:
-            raise InputError(f"{dataset_dir}: {size} training images are asked for, it has {available}; ask for fewer.")
+            raise InputError(f"{dataset_dir}: has {available} training images, {size} are asked for; ask for fewer.")
         for network in networks:
             folder = Path(output_dir) / f"{network or Path(bundle).resolve().name}_{count}"
             settings = {
                 "dataset_dir": str(dataset_dir),
                 "output_dir": str(folder),
-                "train::dataset::data": f"$common.data.load_datalist(@dataset_dir, @training_list, @landmarks)[:{count}]",
+                "train::dataset::data": (
+                    f"$common.data.load_datalist(@dataset_dir, @training_list, @landmarks)[:{count}]"
+                ),
                 **overrides,
             }
             names = ["train", *overlays, *([network] if network else [])]

@@ -31,7 +31,7 @@ class LoadLandmarksd(MapTransform):
         image_key: the image, a MetaTensor.
         source_key: landmarks of the datalist; removed, since points without a place do not collate.
         names: the N landmarks in order; files are matched to it by name. None takes each file as it is.
-        outside: "warn" (once for each file) or "error" where landmarks lie off the image.
+        outside: "warn" (once for each file), "error" or "ignore" where landmarks lie off the image.
         outside_tolerance: pixels beyond the image's border that count as on it.
         allow_missing_landmarks: whether a landmark that a file does not name becomes a row of NaN.
         allow_missing_keys: whether an item without landmarks is left as it is.
@@ -53,8 +53,8 @@ class LoadLandmarksd(MapTransform):
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        if outside not in ("warn", "error"):
-            raise ValueError(f"outside must be 'warn' or 'error', got {outside!r}")
+        if outside not in ("warn", "error", "ignore"):
+            raise ValueError(f"outside must be 'warn', 'error' or 'ignore', got {outside!r}")
         self.image_key = image_key
         self.source_key = source_key
         self.names = tuple(names) if names is not None else None
@@ -105,7 +105,7 @@ class LoadLandmarksd(MapTransform):
         size = torch.as_tensor(np.asarray(meta["spatial_shape"]), dtype=torch.float64)
         margin = 0.5 + self.outside_tolerance
         off = ((pixels < -margin) | (pixels > size - 1 + margin)).any(-1) & is_present(pixels)
-        if not off.any():
+        if self.outside == "ignore" or not off.any():
             return
         listed = ", ".join(names[i] or f"number {i}" for i in off.nonzero().flatten().tolist())
         extent = " x ".join(f"{int(n)}" for n in size)

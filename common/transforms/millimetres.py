@@ -97,7 +97,7 @@ class MillimetreScaled(Transform):
 
 
 class InMillimetresd(MapTransform):
-    """Copy landmarks, scaled to millimetres, under `<key>_mm`: differences of these are errors in mm.
+    """Copy landmarks, scaled to millimetres and on the CPU, under `<key>_mm`: differences of these are errors in mm.
 
     Args:
         keys: landmarks in world coordinates, (1, N, D).
@@ -111,5 +111,5 @@ class InMillimetresd(MapTransform):
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         item = dict(data)
         for key in self.key_iterator(item):
-            item[f"{key}_mm"] = item[key] * float(item[self.scale_key])
+            item[f"{key}_mm"] = item[key].cpu() * float(item[self.scale_key])
         return item
