@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+import ignite.distributed as idist
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -24,6 +25,7 @@ def start_process_group(device: torch.device | str) -> None:
         torch.cuda.set_device(device)
     if not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    idist.sync()  # in all processes at once; where one alone asked ignite for its rank first, it would wait for ever
 
 
 def end_process_group() -> None:

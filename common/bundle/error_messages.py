@@ -4,19 +4,33 @@ import os
 import sys
 from types import TracebackType
 
+from tqdm import tqdm
+
 from ..data import input_error_in
+
+
+def file_error_in(error: BaseException) -> str | None:
+    """One sentence about the file of the `OSError` that is the first cause of an exception, None if it is another."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    if not isinstance(error, OSError) or not error.filename or not error.strerror:
+        return None
+    return f"{error.filename}: {error.strerror.lower()}; check the path, its permissions and the free space."
 
 
 def show_input_errors() -> None:
     """Let the interpreter print an `InputError`, wherever it stands in the chain of causes, as one line.
 
-    Meant as the first line of a config's `run`, so that only commands are affected and no application that loads the
-    bundle. Other exceptions keep their traceback; with `LANDMARKS_TRACEBACK=1` in the environment all do.
+    So it does with an `OSError` about a file (no permission, no space) that is the first cause of all. Meant as the
+    first line of a config's `run`, so that only commands are affected and no application that loads the bundle. Other
+    exceptions keep their traceback; with `LANDMARKS_TRACEBACK=1` in the environment all do.
     """
     default = sys.__excepthook__
 
     def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-        reason = input_error_in(error)
+        for bar in list(getattr(tqdm, "_instances", ())):  # else an open bar is printed once more after the error
+            bar.close()
+        reason = input_error_in(error) or file_error_in(error)
         if reason is None or os.environ.get("LANDMARKS_TRACEBACK"):
             default(kind, error, traceback)
         else:

@@ -1,3 +1,4 @@
+from .cephalometric import CEPHALOMETRIC_LANDMARKS
 from .datalist import all_items, datalist_info, load_datalist, write_datalist
 from .datasets import LandmarkDataset, PredictionDataset, input_error_in
 from .hand import HAND_LANDMARKS, WRIST_LANDMARKS, WRIST_WIDTH_MM
@@ -13,3 +14,4 @@ from .landmark_files import (
 )
 from .phantom_hand import draw_hand
 from .phantoms import phantom_dataset
+from .spine import SPINE_LANDMARKS

@@ -5,8 +5,10 @@ import sys
 import fire
 
 from ..errors import InputError
+from .aasce2019 import import_aasce2019
 from .check import check
 from .hand_atlas import import_hand_atlas
+from .isbi2015 import import_isbi2015
 from .phantoms import phantom_dataset
 from .table_import import import_table
 
@@ -15,7 +17,9 @@ def main() -> None:
     """Run a verb; bad input ends it with one sentence and status 1."""
     verbs = {
         "check": check,
+        "import_aasce2019": import_aasce2019,
         "import_hand_atlas": import_hand_atlas,
+        "import_isbi2015": import_isbi2015,
         "import_table": import_table,
         "phantom": phantom_dataset,
     }

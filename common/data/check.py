@@ -4,23 +4,24 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from monai.transforms import Compose, LoadImaged, Resize
 from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
 from ..errors import InputError
-from ..transforms.coordinates import world_to_voxel
+from ..transforms.coordinates import is_present, world_to_voxel
 from ..transforms.landmark_loading import LoadLandmarksd
 from .datalist import datalist_info, load_datalist
 from .datasets import input_error_in
+from .film_duplicates import film_thumbnail, same_films
 from .image_files import LandmarkImageReader
-
-THUMBNAIL = 32
 
 
 @dataclass
@@ -34,7 +35,8 @@ class Case:
     world: np.ndarray | None = None  # (N, D)
     size: tuple[int, ...] = ()
     digest: str = ""
-    thumbnail: np.ndarray | None = None
+    thumbnail: np.ndarray | None = None  # `film_thumbnail`
+    duplicate: bool = False  # the datalist says that another list holds the same film
     picture: np.ndarray | None = None
 
 
@@ -47,25 +49,28 @@ class Finding:
     text: str
 
 
-def similarity_fit(shape: np.ndarray, target: np.ndarray, mirror: bool = False) -> np.ndarray:
+def similarity_fit(
+    shape: np.ndarray, target: np.ndarray, mirror: bool = False, weights: np.ndarray | None = None
+) -> np.ndarray:
     """The shape (N, D), mirrored if asked, moved onto the target by the best rotation, scale and translation.
 
-    Rows that are not finite in either are left out of the fit and stay NaN.
+    The best by the sum of squared distances, each times its weight (N,). Rows that are not finite in either are left
+    out of the fit and stay NaN.
     """
     valid = np.isfinite(shape).all(1) & np.isfinite(target).all(1)
+    weight = np.ones(valid.sum()) if weights is None else weights[valid]
     flip = np.ones(shape.shape[1])
     flip[0] = -1 if mirror else 1
     source = shape * flip
-    centre, goal = source[valid].mean(0), target[valid].mean(0)
+    centre, goal = (np.average(points[valid], axis=0, weights=weight) for points in (source, target))
     a, b = source[valid] - centre, target[valid] - goal
-    padded = [np.pad(x, ((0, 0), (0, 3 - x.shape[1]))) for x in (b, a)]
     if shape.shape[1] == 2:  # a rotation in the plane
-        angle = np.arctan2((a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum(), (a * b).sum())
+        angle = np.arctan2(weight @ (a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]), weight @ (a * b).sum(1))
         matrix = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     else:
-        matrix = Rotation.align_vectors(*padded)[0].as_matrix()
+        matrix = Rotation.align_vectors(b, a, weight)[0].as_matrix()
     rotated = (source - centre) @ matrix.T
-    scale = (rotated[valid] * b).sum() / max((a**2).sum(), 1e-12)
+    scale = weight @ (rotated[valid] * b).sum(1) / max(weight @ (a**2).sum(1), 1e-12)
     return scale * rotated + goal
 
 
@@ -79,18 +84,21 @@ def mean_shape(shapes: Sequence[np.ndarray], rounds: int = 5) -> np.ndarray:
     return mean
 
 
-def residuals(shape: np.ndarray, mean: np.ndarray, mirror: bool = False) -> np.ndarray:
-    """Distance of every landmark of an aligned shape from the mean shape, in units of its radius: (N,)."""
-    return np.linalg.norm(similarity_fit(shape, mean, mirror) - mean, axis=1)
+def residuals(shape: np.ndarray, mean: np.ndarray, mirror: bool = False, rounds: int = 10) -> np.ndarray:
+    """Distance of every landmark of an aligned shape from the mean shape, in units of its radius: (N,).
+
+    Distances over a tenth of the radius enter the alignment by themselves, not by their squares (Huber's loss,
+    iteratively reweighted), so that a few wrong landmarks do not pull the others off their places.
+    """
+    distance = np.zeros(len(shape))
+    for _ in range(rounds):
+        distance = np.linalg.norm(similarity_fit(shape, mean, mirror, 1 / np.maximum(distance, 0.1)) - mean, axis=1)
+    return distance
 
 
-def read_case(list_name: str, item: Mapping[str, Any], names: Sequence[str], findings: list[Finding]) -> Case:
+def read_case(list_name: str, item: Mapping[str, Any], load: Compose, findings: list[Finding]) -> Case:
     """Read an image with its landmarks; what is wrong with them becomes a finding."""
-    case = Case(list_name, item["image"], item.get("group"))
-    load = Compose([
-        LoadImaged("image", reader=LandmarkImageReader(), ensure_channel_first=True, image_only=True),
-        LoadLandmarksd("label", names=names, outside="ignore"),
-    ])  # fmt: skip
+    case = Case(list_name, item["image"], item.get("group"), duplicate=bool(item.get("duplicate", False)))
     try:
         data = load(dict(item))
     except Exception as error:
@@ -99,16 +107,15 @@ def read_case(list_name: str, item: Mapping[str, Any], names: Sequence[str], fin
     image, label = data["image"], data["label"]
     case.digest = hashlib.sha256(np.ascontiguousarray(image.numpy())).hexdigest()
     case.size = tuple(image.shape[1:])
-    case.world = label[0].numpy()
-    case.points = world_to_voxel(label[0], image.affine).numpy()
+    world = torch.where(is_present(label[0])[:, None], label[0], torch.nan)  # an absent one has no place either
+    case.world = world.numpy()
+    case.points = world_to_voxel(world, image.affine).numpy()
     plane = image if image.ndim == 3 else image.max(dim=-1).values
     longest = max(plane.shape[1:])
     small = Resize([max(1, round(s * 240 / longest)) for s in plane.shape[1:]], mode="area")(plane)
     case.picture = np.asarray(small[0])
-    thumbnail = np.asarray(Resize([THUMBNAIL, THUMBNAIL], mode="area")(plane)[0], dtype=np.float64)
-    if thumbnail.std() > 0:
-        case.thumbnail = ((thumbnail - thumbnail.mean()) / thumbnail.std()).ravel()
-    else:
+    case.thumbnail = film_thumbnail(plane)
+    if case.thumbnail is None:
         findings.append(Finding("constant image", case.image, "every pixel has the same value"))
     return case
 
@@ -155,12 +162,11 @@ def check_shapes(cases: Sequence[Case], names: Sequence[str], tolerance: float =
                 )
             )
             continue
-        odd = np.flatnonzero(np.nan_to_num(row) > limit)
-        swaps = [pair for pair in combinations(odd, 2) if is_swap(case.world, mean, row, pair)]
+        swaps, row = exchange_swapped(case.world, mean, limit)
         for i, j in swaps:
             found.append(Finding("swapped labels", case.image, f"{names[i]} and {names[j]} fit after an exchange"))
-        rest = [i for i in odd if i not in {k for pair in swaps for k in pair}]
-        if rest:
+        rest = np.flatnonzero(np.nan_to_num(row) > limit)
+        if rest.size:
             text = ", ".join(
                 f"{names[i]} ({row[i] / max(centre[i], 1e-9):.0f} times the usual deviation)" for i in rest
             )
@@ -168,30 +174,49 @@ def check_shapes(cases: Sequence[Case], names: Sequence[str], tolerance: float =
     return found
 
 
-def is_swap(shape: np.ndarray, mean: np.ndarray, row: np.ndarray, pair: tuple[int, int]) -> bool:
-    """Whether two landmarks lie much closer to the mean shape once their labels are exchanged."""
-    exchanged = shape.copy()
-    exchanged[list(pair)] = exchanged[list(pair[::-1])]
-    return bool((residuals(exchanged, mean)[list(pair)] < 0.5 * row[list(pair)]).all())
+def exchange_swapped(
+    shape: np.ndarray, mean: np.ndarray, limit: np.ndarray
+) -> tuple[list[tuple[int, int]], np.ndarray]:
+    """Pairs of odd landmarks that lie much closer to the mean shape once their labels are exchanged, the best first.
+
+    Returns:
+        the pairs, and the residuals (N,) after all exchanges.
+    """
+    shape, swaps = shape.copy(), []
+    row = residuals(shape, mean)
+    while True:
+        after = {}
+        for pair in combinations(np.flatnonzero(np.nan_to_num(row) > limit), 2):
+            exchanged = shape.copy()
+            exchanged[list(pair)] = exchanged[list(pair[::-1])]
+            new = residuals(exchanged, mean)
+            if (new[list(pair)] < 0.5 * row[list(pair)]).all() and np.nansum(new) < np.nansum(row):
+                after[pair] = exchanged, new
+        if not after:
+            return swaps, row
+        best = min(after, key=lambda pair: np.nansum(after[pair][1]))
+        shape, row = after[best]
+        swaps.append(best)
 
 
 def check_leaks(cases: Sequence[Case]) -> list[Finding]:
-    """The same film twice (equal pixels, or thumbnails that correlate over 0.9995), and patients in two lists."""
+    """The same film twice (equal pixels, or pictures that look alike), and patients in two lists.
+
+    Films that the datalist marks as a "duplicate" of another list are told as known.
+    """
     found = []
     readable = [c for c in cases if c.thumbnail is not None]
-    if readable:
-        correlation = np.stack([c.thumbnail for c in readable]) @ np.stack([c.thumbnail for c in readable]).T
-        correlation /= THUMBNAIL**2
-        for i, j in np.argwhere(np.triu(correlation > 0.9995, 1)):
-            a, b = readable[i], readable[j]
-            if a.image != b.image:
-                same = "equal pixels" if a.digest == b.digest else "look alike"
-                where = f"{a.list_name} and {b.list_name}"
-                found.append(Finding("duplicate film", a.image, f"and {b.image} ({where}): {same}"))
+    for i, j in same_films([c.thumbnail for c in readable]):
+        a, b = readable[i], readable[j]
+        if a.image != b.image:
+            same = "equal pixels" if a.digest == b.digest else "look alike"
+            where = f"{a.list_name} and {b.list_name}"
+            kind = "known duplicate" if a.duplicate or b.duplicate else "duplicate film"
+            found.append(Finding(kind, a.image, f"and {b.image} ({where}): {same}"))
     lists: dict[str, set[str]] = defaultdict(set)
     for case in cases:
         lists[f"image {case.image}"].add(case.list_name)
-        if case.group is not None:
+        if case.group is not None and not case.duplicate:
             lists[f"group {case.group}"].add(case.list_name)
     for what, where in lists.items():
         if len(where) > 1:
@@ -221,10 +246,11 @@ def contact_sheet(cases: Sequence[Case], findings: Sequence[Finding], path: Path
         axes.set_title(f"{Path(case.image).name}\n{kinds}", fontsize=6, color="red" if kinds else "black")
     for axes in figure.axes:
         axes.axis("off")
+    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)
 
 
-def check(dataset_dir: str, sheet: str = "contact_sheet.png", exempt_lists: Sequence[str] = ("all",)) -> None:
+def check(dataset_dir: str, sheet: str = "contact_sheet.png", exempt_lists: Sequence[str] = ("all", "fold*")) -> None:
     """Check a data set before training and print what a person should look at.
 
     Looks at every list of `datalist.json` for unreadable files, points off the image, landmarks on one place, swapped
@@ -233,19 +259,30 @@ def check(dataset_dir: str, sheet: str = "contact_sheet.png", exempt_lists: Sequ
     Args:
         dataset_dir: folder with `datalist.json`.
         sheet: picture to write; a relative path lies in the current directory.
-        exempt_lists: lists that repeat images of others on purpose.
+        exempt_lists: lists that repeat images of others on purpose; `*` stands for any ending.
 
     Raises:
-        InputError: if something was found that must be mended: all but missing coordinates and outlying shapes.
+        InputError: if something was found that must be mended: all but missing coordinates, outlying shapes,
+            constant images and duplicates that the datalist marks.
     """
     info = datalist_info(dataset_dir)
     findings: list[Finding] = []
     cases = []
+    if not info["landmarks"]:
+        raise InputError(f"{dataset_dir}: its datalist.json names no landmarks; list their names under 'landmarks'.")
     names = list(info["landmarks"])
-    lists = {n: load_datalist(dataset_dir, n, names) for n in info["lists"] if n not in exempt_lists}
+    exempt = (exempt_lists,) if isinstance(exempt_lists, str) else exempt_lists
+    wanted = [n for n, size in info["lists"].items() if size and not any(fnmatch(n, pattern) for pattern in exempt)]
+    lists = {n: load_datalist(dataset_dir, n, names) for n in wanted}
+    if not lists:
+        raise InputError(f"{dataset_dir}: lists no image to check; add images to its datalist.json.")
+    load = Compose([
+        LoadImaged("image", reader=LandmarkImageReader(), ensure_channel_first=True, image_only=True),
+        LoadLandmarksd("label", names=names, outside="ignore"),
+    ])  # fmt: skip
     for name, items in lists.items():
         for item in tqdm(items, desc=f"reading {name}"):
-            cases.append(read_case(name, item, names, findings))
+            cases.append(read_case(name, item, load, findings))
     readable = [c for c in cases if c.points is not None]
     for case in readable:
         findings += check_points(case, names)
@@ -259,7 +296,8 @@ def check(dataset_dir: str, sheet: str = "contact_sheet.png", exempt_lists: Sequ
         for finding in (f for f in findings if f.kind == kind):
             print(f"    {finding.image}: {finding.text}")
     print(f"contact sheet: {Path(sheet).resolve()}")
-    serious = [f for f in findings if f.kind not in ("without coordinate", "outlying shape", "constant image")]
+    harmless = ("without coordinate", "outlying shape", "constant image", "known duplicate")
+    serious = [f for f in findings if f.kind not in harmless]
     if serious:
         raise InputError(f"{dataset_dir}: {len(serious)} findings must be mended before training (listed above).")
     print("nothing that would ruin a training was found." if not findings else "look at the findings above.")

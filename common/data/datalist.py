@@ -7,6 +7,9 @@
 
 Paths are relative to the file. Inline points are zero-based file pixels (voxels) with centres at integers;
 null is not annotated, "absent" is absent. Landmarks may also be the path of a landmark file.
+
+Where several people annotated, `"observers": {"senior": "who that is", ...}` beside the lists names the keys under
+which items hold the landmarks of each, and "landmarks" holds the truth that was made of them.
 """
 
 import json
@@ -33,8 +36,8 @@ def load_datalist(
         landmarks: the bundle's names in order; inline points are brought to it.
 
     Returns:
-        one dictionary per image: "image", "landmarks" (a list of points or a path) and what else the item
-        holds.
+        one dictionary per image: "image", "landmarks" and those of observers (lists of points or paths), and
+        what else the item holds.
 
     Raises:
         InputError: if the folder, the file or the list is missing or malformed, the list is empty or names an
@@ -47,27 +50,31 @@ def load_datalist(
         raise InputError(f"{path}: has no list '{name}'; take one of {', '.join(lists) or 'none, for it has no list'}.")
     if not items:
         raise InputError(f"{path}: its list '{name}' is empty; add images or take another list.")
-    items = [_absolute(item, path, f"{path}: item {number} of '{name}'") for number, item in enumerate(items)]
+    observers = _observers(content, path)
+    places = [f"{path}: item {number} of '{name}'" for number in range(len(items))]
+    items = [_absolute(item, path, place, observers) for item, place in zip(items, places)]
     seen = set()
     for item in items:
         if (real := os.path.realpath(item["image"])) in seen:
             raise InputError(f"{path}: its list '{name}' holds {item['image']} more than once; remove one.")
         seen.add(real)
     _check_files([item["image"] for item in items], f"{path}: list '{name}'", "image")
-    files = [item["landmarks"] for item in items if isinstance(item.get("landmarks"), str)]
+    keys = ("landmarks", *observers)
+    files = [item[key] for item in items for key in keys if isinstance(item.get(key), str)]
     _check_files(files, f"{path}: list '{name}'", "landmark file")
     order = _order(content.get("landmarks"), landmarks, path)
     count = len(order or content.get("landmarks") or landmarks or ())
     for item in items:
         _check_spacing(item, path)
-        inline = item.get("landmarks")
-        if inline is None or isinstance(inline, str):
-            continue
-        inline_points(inline, f"{path}: {item['image']}")
-        if count and len(inline) != count:
-            raise InputError(f"{path}: {item['image']} has {len(inline)} landmarks where {count} are expected.")
-        if order:
-            item["landmarks"] = [inline[place] for place in order]
+        for key in keys:
+            inline = item.get(key)
+            if inline is None or isinstance(inline, str):
+                continue
+            inline_points(inline, f"{path}: {item['image']}")
+            if count and len(inline) != count:
+                raise InputError(f"{path}: {item['image']} has {len(inline)} {key} where {count} are expected.")
+            if order:
+                item[key] = [inline[place] for place in order]
     return items
 
 
@@ -119,7 +126,7 @@ def all_items(dataset_dir: str | os.PathLike, lists: Sequence[str] | str | None 
         if name not in _list_names(content):
             raise InputError(f"{path}: has no list '{name}'; take one of {', '.join(_list_names(content))}.")
         for number, item in enumerate(content[name]):
-            item = _absolute(item, path, f"{path}: item {number} of '{name}'")
+            item = _absolute(item, path, f"{path}: item {number} of '{name}'", _observers(content, path))
             found.setdefault(item["image"], item)
     if not found:
         raise InputError(f"{path}: lists no image; add some or take another list.")
@@ -151,13 +158,22 @@ def _list_names(content: dict[str, Any]) -> list[str]:
     return [key for key, value in content.items() if isinstance(value, list) and key != "landmarks"]
 
 
-def _absolute(item: Any, path: Path, place: str) -> dict[str, Any]:
+def _observers(content: dict[str, Any], path: Path) -> tuple[str, ...]:
+    """Keys of items that hold the landmarks of one observer each."""
+    observers = content.get("observers", {})
+    if not isinstance(observers, dict) or {"image", "landmarks", "label"} & set(observers):
+        raise InputError(f"{path}: its 'observers' are no object with a key for each observer; correct it.")
+    return tuple(observers)
+
+
+def _absolute(item: Any, path: Path, place: str, observers: Sequence[str] = ()) -> dict[str, Any]:
     """An item with its paths made absolute; `place` names it in messages."""
     if not (isinstance(item, dict) and isinstance(item.get("image"), str) and item["image"]):
         raise InputError(f"{place} names no image; give it a path under 'image'.")
     item = {**item, "image": os.path.normpath(path.parent / item["image"])}
-    if isinstance(item.get("landmarks"), str):
-        item["landmarks"] = os.path.normpath(path.parent / item["landmarks"])
+    for key in ("landmarks", *observers):
+        if isinstance(item.get(key), str):
+            item[key] = os.path.normpath(path.parent / item[key])
     return item
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from monai.data import CacheDataset, Dataset
 from monai.transforms import Compose
-from torch.utils.data import IterableDataset
+from torch.utils.data import IterableDataset, get_worker_info
 
 from ..errors import InputError
 
@@ -19,7 +19,7 @@ def input_error_in(error: BaseException | None) -> InputError | None:
     while error is not None:
         if isinstance(error, InputError):
             return error
-        error = error.__cause__ or error.__context__
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return None
 
 
@@ -55,15 +55,20 @@ class LandmarkDataset(CacheDataset):
         try:
             super().__init__(data, transform, cache_rate=cache_rate, num_workers=num_workers, progress=progress)
         except Exception as error:
-            raise input_error_in(error) or error from None
+            if (reason := input_error_in(error)) is None:
+                raise
+            raise reason from None
 
     def _transform(self, index: int) -> Any:
+        index %= len(self)
         seed = np.random.SeedSequence([self.seed, self.epoch, index]).generate_state(1)[0]
         self.transform.set_random_state(seed=int(seed))
         try:
             return super()._transform(index)
         except Exception as error:
-            raise input_error_in(error) or error from None
+            if (reason := input_error_in(error)) is None:
+                raise
+            raise reason from None
 
 
 class PredictionDataset(IterableDataset):
@@ -71,6 +76,7 @@ class PredictionDataset(IterableDataset):
 
     Iterating gives the transformed items; an item whose transforms raise is reported through logging and skipped, so
     that a batch of files goes on without it. It is iterable because the number of readable files is not known.
+    Its data loader must have no workers, since the main process would not learn what they leave out.
 
     Args:
         data: list of data dictionaries with an "image" path.
@@ -83,6 +89,8 @@ class PredictionDataset(IterableDataset):
         self.failures: dict[str, str] = {}
 
     def __iter__(self) -> Iterator[Any]:
+        if get_worker_info() is not None:
+            raise RuntimeError("PredictionDataset remembers what it leaves out: give its data loader num_workers=0.")
         self.failures = {}
         for index, item in enumerate(self.data):
             try:

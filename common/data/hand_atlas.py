@@ -1,7 +1,6 @@
 """Importer of the Digital Hand Atlas with the annotations and folds of Payer et al."""
 
 import csv
-import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 from ..errors import InputError
 from .datalist import write_datalist
 from .hand import HAND_LANDMARKS
+from .splits import is_validation
 
 IMAGE_SUFFIXES = (".mha", ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".nii.gz")
 
@@ -31,11 +31,6 @@ def read_annotations(path: Path) -> dict[str, list[list[float]]]:
                 raise InputError(f"{path}: line {line} holds no numbers ({error}); restore the file.") from None
             annotations[row[0].strip()] = [list(point) for point in zip(values[::2], values[1::2])]
     return annotations
-
-
-def is_validation(image_id: str, share: float) -> bool:
-    """Whether an image of the training list is held out for validation: a fixed pseudo-random choice by its id."""
-    return int(hashlib.sha256(image_id.encode()).hexdigest()[:8], 16) < share * 2**32
 
 
 def import_hand_atlas(

@@ -3,12 +3,35 @@
 Images are float32 arrays (W, H), x first; points and outlines are in pixels (x, y) with centres at integers.
 """
 
+from collections.abc import Iterable
+from typing import NamedTuple
+
 import numpy as np
 from PIL import Image
 from scipy.interpolate import CubicSpline
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 SUPERSAMPLING = 2
+
+
+class Layer(NamedTuple):
+    """A body in the beam, in millimetres: a closed outline (N, 2), and its look as `add_bone` takes it.
+
+    Solid bodies have a marrow of 1, air a negative density.
+    """
+
+    outline: np.ndarray
+    density: float
+    depth: float
+    cortex: float = 0.0
+    marrow: float = 1.0
+
+
+def add_layers(attenuation: np.ndarray, layers: Iterable[Layer], to_pixels, scale: float) -> None:
+    """Add bodies to `attenuation` (W, H) in place; `to_pixels` maps points, `scale` is in pixels per millimetre."""
+    for layer in layers:
+        outline = to_pixels(layer.outline)
+        add_bone(attenuation, outline, layer.cortex * scale, layer.depth * scale, layer.density, layer.marrow)
 
 
 def smooth_outline(control: np.ndarray, samples: int = 9) -> np.ndarray:
@@ -19,6 +42,31 @@ def smooth_outline(control: np.ndarray, samples: int = 9) -> np.ndarray:
     fractions = np.arange(samples) / samples
     at = (knots[:-1, None] + np.diff(knots)[:, None] * fractions).ravel()
     return CubicSpline(knots, closed, bc_type="periodic")(at)
+
+
+def smooth_curve(control: np.ndarray, samples: int = 9) -> np.ndarray:
+    """Open smooth curve through the control points (N, 2), which are its every `samples`-th points."""
+    control = np.asarray(control, dtype=float)
+    knots = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(control, axis=0), axis=1) ** 0.5)])
+    at = np.interp(np.arange((len(control) - 1) * samples + 1) / samples, np.arange(len(control)), knots)
+    return CubicSpline(knots, control)(at)
+
+
+def ribbon(curve: np.ndarray, width: float | np.ndarray) -> np.ndarray:
+    """Outline (2 N, 2) of a band of this width along a curve (N, 2), such as a thin wall seen edge on."""
+    along = np.gradient(curve, axis=0)
+    along /= np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-9)
+    aside = np.stack([-along[:, 1], along[:, 0]], axis=1) * np.reshape(np.asarray(width) / 2.0, (-1, 1))
+    return np.concatenate([curve + aside, (curve - aside)[::-1]])
+
+
+def ellipse(centre, radii, degrees: float = 0.0) -> np.ndarray:
+    """Outline (48, 2) of an ellipse, turned clockwise on the screen."""
+    t, angle = np.linspace(0, 2 * np.pi, 48, endpoint=False), np.radians(degrees)
+    x, y = radii[0] * np.cos(t), radii[1] * np.sin(t)
+    return np.asarray(centre) + np.stack(
+        [np.cos(angle) * x - np.sin(angle) * y, np.sin(angle) * x + np.cos(angle) * y], axis=1
+    )
 
 
 def polygon_mask(outline: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -103,12 +151,15 @@ def smooth_noise(rng: np.random.Generator, size: tuple[int, int], sigma: float |
     return field / max(float(field.std()), 1e-6)
 
 
-def expose(rng: np.random.Generator, attenuation: np.ndarray) -> np.ndarray:
-    """Grey values (W, H), 0 to 255, of line integrals: film curve, unevenness, blur and scanner's stripes."""
+def expose(rng: np.random.Generator, attenuation: np.ndarray, darkest: tuple[float, float] = (12, 100)) -> np.ndarray:
+    """Grey values (W, H), 0 to 255, of line integrals: film curve, unevenness, blur and scanner's stripes.
+
+    `darkest`: range of the grey value of air.
+    """
     size = attenuation.shape
     contrast = rng.uniform(0.25, 1.1)
     signal = (1 - np.exp(-contrast * attenuation)) / (1 - np.exp(-contrast * 1.6))
-    low = rng.uniform(12, 100)
+    low = rng.uniform(*darkest)
     high = rng.uniform(max(low + 95, 165), 245)
     film = low + (high - low) * np.clip(signal, 0, 1.3) ** rng.uniform(0.85, 1.2)
     across, along = np.meshgrid(np.linspace(-1, 1, size[0]), np.linspace(-1, 1, size[1]), indexing="ij")

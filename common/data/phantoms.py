@@ -17,8 +17,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from ..errors import InputError
+from .cephalometric import CEPHALOMETRIC_LANDMARKS
 from .hand import HAND_LANDMARKS
+from .phantom_skull_shapes import FILM_MM
 from .phantom_workers import draw_in_processes
+from .spine import SPINE_LANDMARKS
 
 logger = logging.getLogger("common.data")
 
@@ -39,16 +42,25 @@ class Phantom:
         landmarks: names of the points.
         version: to be raised whenever the drawing changes, so that kept sets are made anew.
         sizes: for each size of set, (width, height) of its pictures and number of pictures in each list.
+        film_mm: width and height in millimetres of what a picture shows, where real films state it too.
     """
 
     draw: tuple[str, str]
     landmarks: tuple[str, ...]
     version: int
     sizes: dict[str, tuple[tuple[int, ...], dict[str, int]]]
+    film_mm: tuple[float, ...] | None = None
+
+    def spacing(self, size: str) -> list[float] | None:
+        """Millimetres per pixel along each axis, or None where a film tells nothing of its size."""
+        if self.film_mm is None:
+            return None
+        return [round(length / pixels, 9) for length, pixels in zip(self.film_mm, self.sizes[size][0])]
 
     def folder(self, anatomy: str, size: str) -> str:
         """Name of the set's folder: anatomy, size, and a hash of all that decides on its content."""
-        settings = json.dumps([self.draw, self.landmarks, self.version, self.sizes[size]], sort_keys=True)
+        settings = [self.draw, self.landmarks, self.version, self.sizes[size]]
+        settings = json.dumps(settings if self.film_mm is None else [*settings, self.film_mm], sort_keys=True)
         return f"{anatomy}_{size}_{hashlib.sha256(settings.encode()).hexdigest()[:12]}"
 
 
@@ -60,6 +72,25 @@ ANATOMIES: dict[str, Phantom] = {
         sizes={
             "default": ((640, 880), {"training": 200, "validation": 40, "test": 60}),
             "quick": ((400, 560), {"training": 80, "validation": 16, "test": 8}),
+        },
+    ),
+    "skull": Phantom(
+        draw=("phantom_skull", "draw_skull"),
+        landmarks=CEPHALOMETRIC_LANDMARKS,
+        version=1,
+        sizes={
+            "default": ((645, 800), {"training": 150, "validation": 30, "test": 50}),
+            "quick": ((387, 480), {"training": 64, "validation": 8, "test": 8}),
+        },
+        film_mm=FILM_MM,  # 0.3 mm per pixel, quick 0.5
+    ),
+    "spine": Phantom(
+        draw=("phantom_spine", "draw_spine"),
+        landmarks=SPINE_LANDMARKS,
+        version=1,
+        sizes={
+            "default": ((384, 1024), {"training": 160, "validation": 30, "test": 50}),
+            "quick": ((192, 512), {"training": 64, "validation": 8, "test": 8}),
         },
     ),
 }
@@ -162,6 +193,9 @@ def _draw_all(folder: Path, phantom: Phantom, anatomy: str, size: str) -> None:
     for section in counts:
         files = [job["file"] for job in jobs if job["file"].startswith(f"images/{section}_")]
         datalist[section] = [{"image": file, "landmarks": points[file]} for file in files]
+        if (spacing := phantom.spacing(size)) is not None:
+            for item in datalist[section]:
+                item["spacing"] = spacing
     text = json.dumps(datalist).replace('{"image"', '\n  {"image"')  # a line for each picture
     (folder / "datalist.json").write_text(text, encoding="utf-8")
     listing = [f"{_digest(folder / file)}  {file}\n" for file in ["datalist.json", *points]]

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
-from ignite.handlers import DiskSaver
 from torch import nn
 
+from ..data.atomic_writing import replaced_atomically, require_writable
 from ..errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -25,11 +25,16 @@ def save_atomically(content: Any, path: str | Path) -> None:
     """
     path = Path(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        DiskSaver(str(path.parent), atomic=True, require_empty=False)(content, path.name)
+        with replaced_atomically(path) as temporary, open(temporary, "wb") as file:
+            torch.save(content, file)
     except (OSError, RuntimeError) as error:
+        # torch tells its own writer's state where the disk said why, some causes before
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__cause__ or cause.__context__
+        reason = (getattr(cause, "strerror", None) or str(error)).splitlines()[0]
         kept = "; the file written before is unharmed" if path.exists() else ""
-        raise InputError(f"{path}: cannot be written ({error}); free space or choose another folder{kept}.") from error
+        raise InputError(f"{path}: cannot be written ({reason}); free space or choose another folder{kept}.") from error
 
 
 def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> Any:
@@ -42,9 +47,13 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> Any:
         return torch.load(path, map_location=map_location, weights_only=True)
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file; train first, or give the path of the weights.") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
+    except pickle.UnpicklingError as error:  # torch's own text advises to load it all the same
         raise InputError(
-            f"{path}: not a readable PyTorch checkpoint ({str(error).splitlines()[0]}); give a file of weights."
+            f"{path}: is damaged, or holds more than tensors, which might be code; give a file of weights alone."
+        ) from error
+    except Exception as error:  # whatever the unpickler meets in a damaged file
+        raise InputError(
+            f"{path}: is no readable PyTorch checkpoint, it may be truncated; copy it again, or give a file of weights."
         ) from error
 
 
@@ -62,7 +71,8 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
     own = network.state_dict()
     if not isinstance(content, Mapping) or not content:
         raise InputError(f"{path}: holds no weights of a network; give a model.pt that this bundle trained.")
-    differing = sorted(set(own) ^ set(content)) or sorted(k for k in own if own[k].shape != content[k].shape)
+    differing = sorted(map(str, set(own) ^ set(content)))
+    differing = differing or [k for k in own if own[k].shape != getattr(content[k], "shape", None)]
     if differing:
         raise InputError(
             f'{path}: the weights are of another network ({len(differing)} entries differ, first "{differing[0]}"); '
@@ -102,8 +112,8 @@ class ResumableCheckpoint:
     """Save the whole state of a training run after every `interval` epochs, and go on from there.
 
     Writes `checkpoint.pt` (model, loss, optimiser, scheduler, epoch, best metric), and `model.pt`: the weights of
-    the epoch with the best key metric of the evaluator, or of the last epoch where there is no evaluator. Both
-    are written atomically by the process of rank 0. Attach it as the last handler of the trainer.
+    the epoch with the best key metric of the evaluator, or of the last epoch where there is no evaluator or it
+    never ran. Both are written atomically by the process of rank 0. Attach it as the last handler of the trainer.
 
     An interrupted run starts again at the epoch that it was in; with `EpochSeed` it ends as if it had never stopped.
 
@@ -147,15 +157,7 @@ class ResumableCheckpoint:
             InputError: if the folder cannot be written or the checkpoint belongs to another run.
         """
         if engine.state.rank == 0:
-            try:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                probe = self.path.with_suffix(".tmp")
-                probe.touch()
-                probe.unlink()
-            except OSError as error:
-                raise InputError(
-                    f"{self.path.parent}: cannot be written ({error.strerror}); give another --output_dir."
-                ) from error
+            require_writable(self.path.parent)
         if not (self.resume and self.path.is_file()):
             return
         content = read_checkpoint(self.path)
@@ -167,9 +169,8 @@ class ResumableCheckpoint:
         try:
             for name, thing in self.objects.items():
                 thing.load_state_dict(content[name])
-        except (RuntimeError, ValueError, KeyError) as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(f"{self.path}: belongs to another network or optimiser ({reason}); {advice}.") from error
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f'{self.path}: its "{name}" is of another network or optimiser; {advice}.') from error
         epoch, best_epoch, best_metric = content["progress"].tolist()
         engine.state.epoch = int(epoch)
         engine.state.iteration = int(epoch) * engine.state.epoch_length
@@ -191,7 +192,7 @@ class ResumableCheckpoint:
         due = engine.state.epoch % self.interval == 0 or last
         if engine.state.rank != 0 or not (due or (state is not None and new_best)):
             return
-        if new_best:
+        if new_best or (last and self.saved_best_epoch < 0):
             save_atomically(self.objects["model"].state_dict(), self.model_path)
             self.saved_best_epoch = best_epoch
         best_metric = float(state.best_metric) if state is not None else 0.0

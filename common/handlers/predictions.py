@@ -6,11 +6,21 @@ from pathlib import Path
 import torch
 from ignite.engine import Engine, Events
 
+from ..data.atomic_writing import require_writable
 from ..data.landmark_tables import LandmarkTable
 from ..data.markups_files import write_markups
 from ..transforms.coordinates import world_to_voxel
 from ..transforms.landmark_loading import to_file_space
 from ..visualize import draw_overlay
+
+
+def unique_stem(filename: str, taken: set[str]) -> str:
+    """A name for the results of a file that no other file of a run has; it is added to those taken."""
+    name = Path(filename).name
+    short = name[: -len(".nii.gz")] if name.endswith(".nii.gz") else Path(name).stem
+    stem = next(s for s in (short, name, *(f"{name}_{i}" for i in range(2, 10**6))) if s not in taken)
+    taken.add(stem)
+    return stem
 
 
 class SaveLandmarks:
@@ -40,16 +50,9 @@ class SaveLandmarks:
         engine.add_event_handler(Events.COMPLETED, self.write_table)
 
     def start(self, engine: Engine) -> None:
+        require_writable(self.output_dir)
         self.table = LandmarkTable()
         self.stems = set()
-
-    def stem(self, filename: str) -> str:
-        """A name for the results of a file that no other file of this run has."""
-        name = Path(filename).name
-        short = name[: -len(".nii.gz")] if name.endswith(".nii.gz") else Path(name).stem
-        stem = next(s for s in (short, name, *(f"{name}_{i}" for i in range(2, 10**6))) if s not in self.stems)
-        self.stems.add(stem)
-        return stem
 
     def save(self, engine: Engine) -> None:
         """Write the files of one iteration."""
@@ -57,7 +60,7 @@ class SaveLandmarks:
             image, pred = output["image"], torch.as_tensor(output["pred"])[0].cpu().double()
             confidence = torch.as_tensor(output["confidence"]).tolist()
             filename = str(image.meta["filename_or_obj"])
-            stem = self.stem(filename)
+            stem = unique_stem(filename, self.stems)
             pixels, world = to_file_space(pred, image.meta)
             write_markups(self.output_dir / f"{stem}.mrk.json", world, self.landmarks, confidence)
             self.table.add(filename, self.landmarks, pixels, world, confidence)

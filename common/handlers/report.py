@@ -12,10 +12,12 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 
-from ..data.atomic_writing import write_atomically
+from ..data.atomic_writing import require_writable, write_atomically
 from ..metrics import error_intervals, error_statistics, radial_errors
 from ..transforms.coordinates import is_annotated, is_present, world_to_voxel
 from ..visualize import draw_overlay, save_error_curve
+from .measure import Measure
+from .predictions import unique_stem
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +48,9 @@ class LandmarkReport:
 
     - `errors.csv`: a row per image and landmark: error, status, predicted and true world coordinates (RAS), confidence;
     - `metrics.json`: `protocol`, `counts`, `overall` (with 95 % intervals by bootstrap over images), `per_landmark`,
-      `per_image`;
-    - `error_curve.png`, and `overlays/<image>.png` for the first `max_overlays` images.
+      `per_image`; where only some images have millimetres, of these alone;
+    - `error_curve.png`, and `overlays/<image>.png` for the first `max_overlays` images;
+    - for every measure its part of `metrics.json`, under its name, and its tables.
 
     Args:
         output_dir: folder to write to.
@@ -55,6 +58,7 @@ class LandmarkReport:
         thresholds: distances of the successful detection rate, in mm.
         protocol: whatever a reader must know to read the numbers: data, list, ground truth, how millimetres are made.
         max_overlays: number of overlay pictures.
+        measures: what to measure beside the radial error, such as `common.clinical.CephalometricMeasure`.
     """
 
     def __init__(
@@ -64,18 +68,29 @@ class LandmarkReport:
         thresholds: Sequence[float],
         protocol: Mapping[str, Any] | None = None,
         max_overlays: int = 20,
+        measures: Sequence[Measure] = (),
     ) -> None:
         self.output_dir = Path(output_dir)
         self.landmarks = list(landmarks)
         self.thresholds = list(thresholds)
         self.protocol = dict(protocol or {})
         self.max_overlays = max_overlays
+        self.measures = list(measures)
         self.cases: list[dict[str, Any]] = []
+        self.stems: set[str] = set()
 
     def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.STARTED, lambda: self.cases.clear())
+        engine.add_event_handler(Events.STARTED, self.start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.collect)
         engine.add_event_handler(Events.COMPLETED, self.write)
+
+    def start(self) -> None:
+        """Forget all images, and see that the folder can be written."""
+        require_writable(self.output_dir, "evaluation_dir")
+        self.cases.clear()
+        self.stems.clear()
+        for measure in self.measures:
+            measure.clear()
 
     def collect(self, engine: Engine) -> None:
         """Keep what the report needs of one iteration and draw its overlays."""
@@ -94,6 +109,8 @@ class LandmarkReport:
             if len(self.cases) < self.max_overlays and image.ndim == 3:
                 self.draw(case, image)
             self.cases.append(case)
+            for measure in self.measures:
+                measure.collect(batch, output)
 
     def draw(self, case: Mapping[str, Any], image: torch.Tensor) -> None:
         """Write the overlay picture of one case."""
@@ -103,7 +120,7 @@ class LandmarkReport:
         name = Path(case["image"]).name
         title = f"{phantom}{name}  mean error {mean:.2f} {case['unit']}  (red: prediction, green: truth)"
         picture = draw_overlay(image[0], pred, truth, self.landmarks, title)
-        path = self.output_dir / "overlays" / f"{Path(case['image']).name.split('.')[0]}.png"
+        path = self.output_dir / "overlays" / f"{unique_stem(case['image'], self.stems)}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         picture.save(path)
 
@@ -111,14 +128,25 @@ class LandmarkReport:
         """Write tables and curve, each atomically."""
         if not self.cases:
             return
-        self.output_dir.mkdir(parents=True, exist_ok=True)
         errors = np.stack([case["errors"] for case in self.cases])
-        units = sorted({case["unit"] for case in self.cases})
-        unit = units[0] if len(units) == 1 else "mixed mm and pixel"
-        if len(units) > 1:
-            logger.warning("some images have no known pixel spacing: their errors are in pixels, the others in mm.")
+        units = np.array([case["unit"] for case in self.cases])
+        unit = "mm" if "mm" in units else str(units[0])
+        odd = units != unit
+        if odd.any():  # there is no mean of millimetres and pixels
+            logger.warning(
+                "%d of %d images have no known pixel spacing: their errors are in pixels and enter errors.csv alone.",
+                odd.sum(),
+                len(odd),
+            )
+            errors[odd] = np.nan
         self.write_errors()
         summary = self.summary(errors, unit)
+        if odd.any():
+            summary["counts"]["images_in_pixels"] = int(odd.sum())
+        for measure in self.measures:
+            summary[measure.name] = json_safe(measure.summary())
+            for name, (header, *rows) in measure.tables().items():
+                self.write_table(name, header, rows)
         write_atomically(self.output_dir / "metrics.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
         save_error_curve({"all landmarks": errors}, self.output_dir / "error_curve.png", unit)
         self.announce(summary)
@@ -154,21 +182,25 @@ class LandmarkReport:
         header = ["image", "landmark", "error", "unit", "status", "confidence"]
         header += [f"{kind}_{axis}" for kind in ("predicted", "true") for axis in axes]
 
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(header)
+        rows = []
         for case in self.cases:
             status = landmark_status(case["pred"], case["truth"])
             for i, name in enumerate(self.landmarks):
                 values = [*case["pred"][i].tolist(), *case["truth"][i].tolist()]
-                writer.writerow([
-                    case["image"], name, number(case["errors"][i]), case["unit"], status[i],
-                    number(case["confidence"][i]), *map(number, values),
-                ])  # fmt: skip
-        write_atomically(self.output_dir / "errors.csv", text.getvalue())
+                error, confidence = float(case["errors"][i]), case["confidence"][i]
+                rows.append([case["image"], name, error, case["unit"], status[i], confidence, *values])
+        self.write_table("errors.csv", header, rows)
+
+    def write_table(self, name: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Write a CSV file to the output folder; real numbers by `number`, the rest as text."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows([number(cell) if isinstance(cell, float) else cell for cell in row] for row in rows)
+        write_atomically(self.output_dir / name, text.getvalue())
 
     def announce(self, summary: Mapping[str, Any]) -> None:
-        """Print the result in three lines."""
+        """Print the result in a few lines."""
         overall, counts, unit = summary["overall"], summary["counts"], summary["protocol"]["unit"]
         if self.protocol.get("phantom"):
             print("SYNTHETIC PHANTOMS: these numbers say nothing about patients.")
@@ -182,6 +214,8 @@ class LandmarkReport:
             f"(95 % interval {low:.3f} to {high:.3f}), median {overall['median']:.3f} {unit}; {sdr}\n"
             f"report: {self.output_dir}"
         )
+        for measure in self.measures:
+            print(measure.headline())
 
 
 def number(value: float) -> str:

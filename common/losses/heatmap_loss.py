@@ -3,8 +3,9 @@
 import torch
 from torch import nn
 
-from ..transforms.coordinates import is_annotated, is_present
-from ..transforms.heatmaps import draw_heatmaps, peak_height
+from ..transforms.coordinates import is_present
+from ..transforms.heatmaps import draw_heatmaps, memory_format_of, peak_height
+from .annotated_voxels import annotated_heatmaps, mean_over_annotated
 
 
 class HeatmapLoss(nn.Module):
@@ -73,19 +74,23 @@ class HeatmapLoss(nn.Module):
         Returns:
             the loss, a scalar in float32.
         """
-        heatmaps = torch.Tensor.as_subclass(heatmaps, torch.Tensor).float()  # MetaTensor and autocast end here
+        heatmaps = annotated_heatmaps(heatmaps, points)
         target = draw_heatmaps(
-            points, heatmaps.shape[2:], self.sigma, kind=self.kind, amplitude=self.amplitude, scale=self.scale
+            points,
+            heatmaps.shape[2:],
+            self.sigma,
+            kind=self.kind,
+            amplitude=self.amplitude,
+            scale=self.scale,
+            memory_format=memory_format_of(heatmaps),
         )
-        annotated = is_annotated(points)
-        squared = torch.where(annotated[(...,) + (None,) * self.spatial_dims], heatmaps - target, 0.0).square()
+        squared = (heatmaps - target).square()
         if self.peak_weight:
-            squared = squared * (1 + self.peak_weight / self.scale * target)
+            squared = torch.addcmul(squared, squared, target, value=self.peak_weight / self.scale)
         if self.reduction == "sum":
             loss = self.weight * 0.5 * squared.sum() / len(heatmaps)
         else:
-            voxels = heatmaps[0, 0].numel()
-            loss = self.weight * squared.sum() / (annotated.sum().clamp(min=1) * voxels)
+            loss = self.weight * mean_over_annotated(squared, points)
         if self.sigma_weight:
             present = is_present(points).float()
             loss = loss + self.sigma_weight * 0.5 * (present * self.sigma.square()).sum() / len(heatmaps)

@@ -27,6 +27,12 @@ class RadialError(CumulativeIterationMetric):
     def aggregate(self) -> torch.Tensor:
         return self.get_buffer().nanmean()
 
+    def _sync(self) -> None:
+        """Take the table of this process: distributed runs evaluate in one, and the others answer no gathering."""
+        if not self._synced and self._buffers is not None:
+            self._synced_tensors = [torch.stack(buffer) for buffer in self._buffers]
+            self._synced = True
+
 
 def bootstrap_interval(
     table: np.ndarray, statistic: Any, repeats: int = 1000, seed: int = 0, level: float = 0.95
@@ -38,7 +44,7 @@ def bootstrap_interval(
     """
     rng = np.random.default_rng(seed)
     values = []
-    for _ in range(repeats):
+    for _ in range(repeats if len(table) else 0):
         drawn = table[rng.integers(len(table), size=len(table))]
         drawn = drawn[np.isfinite(drawn)]
         if drawn.size:

@@ -61,7 +61,7 @@ class LocalAppearance(nn.Module):
         head_std: float = 1e-4,
     ) -> None:
         super().__init__()
-        activation = nn.LeakyReLU(0.1)
+        activation = nn.LeakyReLU(0.1, inplace=True)  # on the fresh output of a convolution
         self.first = nn.Sequential(convolution(spatial_dims, in_channels, num_filters), activation)
         self.contracting = nn.ModuleList(
             nn.Sequential(
@@ -92,7 +92,7 @@ class LocalAppearance(nn.Module):
             levels.append(parallel(x))
         x = levels.pop()
         while len(levels) > 0:
-            x = self.upsample(x) + levels.pop()
+            x = self.upsample(x).add_(levels.pop())
         return self.head(x)
 
 
@@ -120,7 +120,7 @@ class SpatialConfiguration(nn.Module):
         head_std: float = 1e-4,
     ) -> None:
         super().__init__()
-        activation = nn.LeakyReLU(0.1)
+        activation = nn.LeakyReLU(0.1, inplace=True)
         head = convolution(spatial_dims, num_filters, num_landmarks, kernel_size)
         truncated_normal_(head, head_std)
         self.layers = nn.Sequential(

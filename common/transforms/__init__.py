@@ -17,3 +17,4 @@ from .heatmaps import (
 )
 from .landmark_loading import LoadLandmarksd, to_file_space, to_image_world
 from .millimetres import InMillimetresd, MillimetreScaled
+from .template_registration import RegisterToTemplate, RegisterToTemplated, average_template, make_template

@@ -68,6 +68,7 @@ def draw_heatmaps(
     amplitude: str = "peak",
     scale: float = 1.0,
     dtype: torch.dtype = torch.float32,
+    memory_format: torch.memory_format = torch.contiguous_format,
 ) -> torch.Tensor:
     """Draw one heatmap per landmark, centred at its sub-pixel position, on the device of `points`.
 
@@ -87,6 +88,7 @@ def draw_heatmaps(
         amplitude: "peak" or "normalised", as in `peak_height`.
         scale: factor on the heatmaps.
         dtype: of the result; it is computed in float32, or in float64 where that is asked for.
+        memory_format: of the result; what is calculated with it is fastest in the same one (`memory_format_of`).
 
     Returns:
         tensor of shape (B, N, *spatial_size).
@@ -113,7 +115,7 @@ def draw_heatmaps(
     for axis, size in enumerate(spatial_size):
         grid = torch.arange(size, device=points.device, dtype=centres.dtype)
         offset = (grid - centres[..., axis : axis + 1]).to(compute) / sigma
-        offsets.append(_along_axis(offset, axis, spatial_dims))
+        offsets.append(_along_axis(offset, axis, spatial_dims).contiguous(memory_format=memory_format))
     height = _along_axis(height, 0, spatial_dims)
 
     # Sums and products run from the first axis on, so that only the last one has the full size.
@@ -129,6 +131,14 @@ def draw_heatmaps(
             squared = squared + (offset**2).clamp_max(80.0**2 / spatial_dims)
         heatmaps = height * torch.exp_(-torch.sqrt_(squared))
     return heatmaps.to(dtype)
+
+
+def memory_format_of(heatmaps: torch.Tensor) -> torch.memory_format:
+    """Channels last where heatmaps (B, N, *spatial) lie in memory so, else contiguous."""
+    channels_last = torch.channels_last if heatmaps.ndim == 4 else torch.channels_last_3d
+    if heatmaps.is_contiguous() or not heatmaps.is_contiguous(memory_format=channels_last):
+        return torch.contiguous_format
+    return channels_last
 
 
 def _along_axis(profiles: torch.Tensor, axis: int, spatial_dims: int) -> torch.Tensor:

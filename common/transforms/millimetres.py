@@ -18,10 +18,10 @@ logger = logging.getLogger(__name__)
 class MillimetreScaled(Transform):
     """Write how many millimetres one unit of an image's world is.
 
-    The first that is known counts: the distance between two reference landmarks of known length (the wrist width
-    of hand radiographs), the pixel spacing of the datalist, the physical size in the image's header
-    (`mm_per_world` of `common.data.LandmarkImageReader`). Where none is known the scale is 1, the unit is "pixel"
-    and a warning says so.
+    The first that is known counts: the distance between two reference landmarks, or centroids of landmarks, of known
+    length (the wrist width of hand radiographs, L4 to L5 of the spine), the pixel spacing of the datalist, the
+    physical size in the image's header (`mm_per_world` of `common.data.LandmarkImageReader`). Where none is known the
+    scale is 1, the unit is "pixel" and a warning says so.
 
     Args:
         image_key: image with meta, as loaded.
@@ -29,7 +29,7 @@ class MillimetreScaled(Transform):
         spacing_key: item of the datalist with the size of one file pixel in mm, per axis.
         scale_key: where the scale is written, a float.
         unit_key: where "mm" or "pixel" is written.
-        reference_points: indices of two landmarks, or empty.
+        reference_points: two ends, each the index of a landmark or indices of several whose centroid it is; or empty.
         reference_length: their distance in mm.
 
     Raises:
@@ -43,7 +43,7 @@ class MillimetreScaled(Transform):
         spacing_key: str = "spacing",
         scale_key: str = "mm_per_world",
         unit_key: str = "unit",
-        reference_points: Sequence[int] = (),
+        reference_points: Sequence[int | Sequence[int]] = (),
         reference_length: float = 0.0,
     ) -> None:
         self.image_key = image_key
@@ -76,11 +76,13 @@ class MillimetreScaled(Transform):
         return item
 
     def by_reference(self, label: torch.Tensor | None) -> float | None:
-        """mm per world unit from the two reference landmarks, None where they have no position."""
+        """mm per world unit from the two ends of the reference, None where a landmark of them has no position."""
         if label is None or len(self.reference_points) != 2:
             return None
-        points = torch.as_tensor(label)[0, self.reference_points]
-        distance = float((points[0] - points[1]).norm()) if is_present(points).all() else 0.0
+        points = torch.as_tensor(label)[0]
+        ends = [points[[end] if isinstance(end, int) else list(end)] for end in self.reference_points]
+        there = all(bool(is_present(end).all()) for end in ends)
+        distance = float((ends[0].mean(0) - ends[1].mean(0)).norm()) if there else 0.0
         return self.reference_length / distance if distance > 0 else None
 
     @staticmethod

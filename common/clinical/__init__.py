@@ -1,0 +1,22 @@
+"""Clinical measurements from landmarks: cephalometry, Cobb angles, and what evaluations report of them."""
+
+from .cephalometric_measure import CephalometricMeasure
+from .cephalometry import (
+    MEASUREMENTS,
+    UNKNOWN,
+    Measurement,
+    anatomical_types,
+    cephalometric_measurements,
+    success_classification_rate,
+    type_agreement,
+)
+from .cobb import COBB_ANGLES, cobb_angles, cobb_smape, cobb_smape_per_film, is_s_shaped
+from .mean_shape import mean_shape_error
+from .spine_errors import (
+    L4_L5_CENTROIDS,
+    L4_L5_MM,
+    image_fractions,
+    mean_squared_fraction,
+    pooled_correlation,
+)
+from .spine_measure import SpineMeasure

@@ -1,0 +1,98 @@
+"""What an evaluation of spine radiographs reports beside the radial error."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from .cobb import COBB_ANGLES, cobb_angles, cobb_smape, cobb_smape_per_film
+from .film import Film, evaluated_film
+from .spine_errors import image_fractions, mean_squared_fraction, pooled_correlation
+
+
+class SpineMeasure:
+    """Cobb angles, and the errors of FARNet's Table 3.
+
+    One of the `measures` of `common.handlers.LandmarkReport`. `metrics.json` gets, under "spine":
+
+    - `mean_squared_error`: as a fraction of the image, over films, points and axes; `correlation`: Pearson's, of all
+      coordinates together, as fractions of the image;
+    - `cobb`: `films` with predicted and true angles, `smape` in percent, `mean_absolute_difference` of each angle in
+      degrees, against the angles of the true corners;
+    - `cobb_published`, where items carry published angles: the same against these, and their `smape_floor`, that of
+      the true corners.
+
+    `cobb_angles.csv` has a row per film.
+
+    Args:
+        angles_key: key of the items with three published Cobb angles in degrees.
+    """
+
+    name = "spine"
+
+    def __init__(self, angles_key: str = "cobb_angles") -> None:
+        self.angles_key = angles_key
+        self.films: list[Film] = []
+
+    def clear(self) -> None:
+        self.films.clear()
+
+    def collect(self, batch: Mapping[str, Any], output: Mapping[str, Any]) -> None:
+        self.films.append(evaluated_film(batch, output, keep=(self.angles_key,)))
+
+    def angles(self) -> dict[str, torch.Tensor]:
+        """Cobb angles (B, 3) by their source: "predicted", "true" and, where there are any, "published"."""
+        heights = torch.tensor([film.size[1] for film in self.films], dtype=torch.float64)
+        tables = {
+            "predicted": cobb_angles(torch.stack([film.pred for film in self.films]), heights),
+            "true": cobb_angles(torch.stack([film.truth for film in self.films]), heights),
+        }
+        if any(self.angles_key in film.item for film in self.films):
+            rows = [film.item.get(self.angles_key, [float("nan")] * 3) for film in self.films]
+            tables["published"] = torch.tensor([[float(a) for a in row] for row in rows], dtype=torch.float64)
+        return tables
+
+    def summary(self) -> dict[str, Any]:
+        sizes = torch.tensor([film.size for film in self.films], dtype=torch.float64)
+        pred, truth = (
+            image_fractions(torch.stack([getattr(film, key) for film in self.films]), sizes)
+            for key in ("pred", "truth")
+        )
+        angles = self.angles()
+        result = {
+            "mean_squared_error": mean_squared_fraction(pred, truth),
+            "correlation": pooled_correlation(pred, truth),
+            "cobb": cobb_errors(angles["predicted"], angles["true"]),
+        }
+        if "published" in angles:
+            published = cobb_errors(angles["predicted"], angles["published"])
+            result["cobb_published"] = {**published, "smape_floor": cobb_smape(angles["true"], angles["published"])}
+        return result
+
+    def tables(self) -> dict[str, list[list[Any]]]:
+        angles = self.angles()
+        smape = cobb_smape_per_film(angles["predicted"], angles["true"])
+        rows = [["image", *(f"{source}_{name}" for source in angles for name in COBB_ANGLES), "smape_percent"]]
+        for i, film in enumerate(self.films):
+            rows.append([film.image, *(a for table in angles.values() for a in table[i].tolist()), float(smape[i])])
+        return {"cobb_angles.csv": rows}
+
+    def headline(self) -> str:
+        summary = self.summary()
+        cobb = summary["cobb"]
+        each = ", ".join(f"{value:.2f}" for value in cobb["mean_absolute_difference"].values())
+        return (
+            f"Cobb angles of {cobb['films']} films: SMAPE {cobb['smape']:.2f} %, mean absolute difference {each} "
+            f"degrees; MSE {summary['mean_squared_error']:.5f} of the image, "
+            f"correlation {summary['correlation']:.4f}"
+        )
+
+
+def cobb_errors(pred: torch.Tensor, truth: torch.Tensor) -> dict[str, Any]:
+    """Number of films with angles in both, SMAPE in percent, mean absolute differences in degrees: angles (B, 3)."""
+    difference = (pred - truth).abs()
+    return {
+        "films": int(difference.isfinite().all(1).sum()),
+        "smape": cobb_smape(pred, truth),
+        "mean_absolute_difference": dict(zip(COBB_ANGLES, difference.nanmean(0).tolist())),
+    }

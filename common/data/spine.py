@@ -1,0 +1,8 @@
+"""The 68 landmarks of the AP spine X-ray: the corners of 17 vertebrae, in the order of the AASCE 2019 challenge.
+
+Vertebrae from T1 to L5; left and right are those of the picture.
+"""
+
+VERTEBRAE = (*(f"T{i}" for i in range(1, 13)), *(f"L{i}" for i in range(1, 6)))
+CORNERS = ("top_left", "top_right", "bottom_left", "bottom_right")
+SPINE_LANDMARKS = tuple(f"{vertebra}_{corner}" for vertebra in VERTEBRAE for corner in CORNERS)

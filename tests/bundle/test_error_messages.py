@@ -1,0 +1,85 @@
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from common.bundle import show_input_errors
+from common.errors import InputError
+
+
+def told(error, capsys):
+    """What the interpreter would print for an exception that nobody caught."""
+    show_input_errors()
+    sys.excepthook(type(error), error, error.__traceback__)
+    return capsys.readouterr().err
+
+
+def wrapped(error, times=3):
+    """An exception as MONAI's config parser wraps it, more than once."""
+    for _ in range(times):
+        try:
+            raise RuntimeError("Failed to evaluate") from error
+        except RuntimeError as outer:
+            error = outer
+    return error
+
+
+@pytest.fixture(autouse=True)
+def hook(monkeypatch):
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    monkeypatch.delenv("LANDMARKS_TRACEBACK", raising=False)
+
+
+def test_bad_input_is_one_line_however_deep_it_stands(capsys):
+    assert told(InputError("a.png: is broken; mend it."), capsys) == "error: a.png: is broken; mend it.\n"
+    assert told(wrapped(InputError("a.png: is broken; mend it.")), capsys) == "error: a.png: is broken; mend it.\n"
+
+
+def test_a_file_that_the_system_refuses_is_one_line_too(capsys):
+    error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/data/curve.png")
+    message = "error: /data/curve.png: no space left on device; check the path, its permissions and the free space.\n"
+    assert told(error, capsys) == told(wrapped(error), capsys) == message
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("a fault"), OSError("without a file"), KeyError("x")])
+def test_other_faults_keep_their_traceback(capsys, error):
+    text = told(wrapped(error), capsys)
+    assert "Failed to evaluate" in text and type(error).__name__ in text and not text.startswith("error: ")
+
+
+def test_an_error_about_a_file_that_was_dealt_with_hides_no_other(capsys):
+    try:
+        try:
+            open("/nowhere/at/all")
+        except FileNotFoundError:
+            raise ZeroDivisionError("a fault")  # noqa: B904
+    except ZeroDivisionError as error:
+        assert "ZeroDivisionError: a fault" in told(error, capsys)
+
+
+def test_the_traceback_can_be_asked_for(capsys, monkeypatch):
+    monkeypatch.setenv("LANDMARKS_TRACEBACK", "1")
+    assert "Failed to evaluate" in told(wrapped(InputError("a: b; c.")), capsys)
+
+
+SCRIPT = """
+import common
+common.bundle.show_input_errors()
+try:
+    try:
+        raise common.errors.InputError("a.png: is broken; mend it.")
+    except ValueError as error:
+        raise RuntimeError("applying transform") from error
+except RuntimeError as error:
+    raise RuntimeError("Failed to evaluate") from error
+"""
+
+
+def test_a_process_ends_with_one_line_and_status_1():
+    run = subprocess.run(
+        [sys.executable, "-c", SCRIPT], cwd=Path(__file__).parents[2], capture_output=True, text=True
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (1, "", "error: a.png: is broken; mend it.\n")

@@ -1,0 +1,42 @@
+"""One command trains and evaluates two networks at several sizes, and goes on where it was."""
+
+import csv
+
+import pytest
+
+from common.bundle.learning_curve import learning_curve
+from common.errors import InputError
+
+TINY = {
+    "image_size": [32, 32],
+    "num_filters": 4,
+    "spatial_filters": 4,
+    "spatial_kernel_size": 3,
+    "iterations": 4,
+    "device": "cpu",
+    "max_overlays": 0,
+}
+
+
+def test_every_network_is_trained_with_every_number_of_images(tiny_phantoms, tmp_path):
+    settings = {"sizes": [2, "all"], "overlays": ["cpu", "quick"], **TINY, "batch_size": 2}
+    rows = learning_curve("bundles/scn_hand", str(tiny_phantoms), str(tmp_path), **settings)
+    assert [(r["network"], r["training_images"]) for r in rows] == [
+        ("scn_hand", 2), ("localization_unet", 2), ("scn_hand", 4), ("localization_unet", 4),
+    ]  # fmt: skip
+    assert all(row["count"] == 3 * 37 and row["mean"] > 0 for row in rows)
+    written = list(csv.DictReader((tmp_path / "learning_curve.csv").open()))
+    assert [float(row["mean"]) for row in written] == [row["mean"] for row in rows]
+    assert (tmp_path / "learning_curve.png").stat().st_size > 0
+    again = learning_curve("bundles/scn_hand", str(tiny_phantoms), str(tmp_path), **settings)
+    assert again == rows  # resumed runs are complete
+
+
+def test_more_images_than_there_are_is_refused(tiny_phantoms, tmp_path):
+    with pytest.raises(InputError, match="has 4 training images, 500 are asked for"):
+        learning_curve("bundles/scn_hand", str(tiny_phantoms), str(tmp_path), sizes=[500])
+
+
+def test_an_unknown_overlay_is_refused(tiny_phantoms, tmp_path):
+    with pytest.raises(InputError, match="gpu.json: there is no such overlay"):
+        learning_curve("bundles/scn_hand", str(tiny_phantoms), str(tmp_path), overlays=["gpu"])

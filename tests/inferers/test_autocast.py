@@ -1,0 +1,29 @@
+import pytest
+import torch
+
+from common.inferers import AutocastInferer
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_a_convolution_is_computed_in_the_type_that_was_asked_for(dtype):
+    network = torch.nn.Conv2d(1, 2, 3)
+    result = AutocastInferer(dtype)(torch.rand(1, 1, 8, 8), network)
+    assert result.dtype == getattr(torch, dtype)
+    assert network.weight.dtype == torch.float32
+
+
+def test_single_precision_means_no_autocast_even_within_one():
+    with torch.autocast("cpu", torch.bfloat16):
+        result = AutocastInferer("float32")(torch.rand(1, 1, 8, 8), torch.nn.Conv2d(1, 2, 3))
+    assert result.dtype == torch.float32
+
+
+def test_gradients_pass_through_to_the_weights():
+    network = torch.nn.Conv2d(1, 2, 3)
+    AutocastInferer("bfloat16")(torch.rand(1, 1, 8, 8), network).float().sum().backward()
+    assert network.weight.grad.dtype == torch.float32 and (network.weight.grad != 0).any()
+
+
+def test_further_arguments_reach_the_network():
+    result = AutocastInferer("float32")(torch.ones(1), lambda x, factor, plus=0: x * factor + plus, 3, plus=1)
+    assert result.item() == 4
