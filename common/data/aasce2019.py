@@ -4,20 +4,28 @@ import csv
 import os
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import permutations
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 from scipy.io import loadmat
+from tqdm import tqdm
 
 from ..errors import InputError
 from .datalist import write_datalist
+from .film_duplicates import film_thumbnail, pair_groups, same_films
+from .image_files import read_image
 from .spine import CORNERS, SPINE_LANDMARKS, VERTEBRAE
 from .splits import grouped_folds, is_validation
 
 MAX_TILT = 60.0  # degrees of a vertebra in a film
+# Likeness of two films over which they are taken for films of one patient. By eye all 12 pairs over 0.65 under
+# different numbers are, most of them one film cut out in another way; the next ones are not clear.
+SAME_PATIENT = 0.65
 
 
 @dataclass
@@ -27,14 +35,31 @@ class SpineFilm:
     path: Path
     points: np.ndarray
     angles: list[float] | None
+    group: str
     reordered: str = ""
     outside: list[str] = field(default_factory=list)
 
-    @property
-    def group(self) -> str:
-        """The patient: films of one number with letters A, B, ... belong together."""
-        number = re.search(r"-(\d+) [A-Z]\b", self.path.stem)
-        return f"patient {number[1]}" if number else self.path.stem
+
+def patient(name: str) -> str:
+    """The patient by the name of a film: one number with letters A, B, ...; films without a number are on their own."""
+    number = re.search(r"-(\d+) [A-Z]\b", name)
+    return f"patient {number[1]}" if number else Path(name).stem
+
+
+def join_patients(films: Sequence[SpineFilm]) -> None:
+    """Give patients one group where films under different names look alike; prints them."""
+    thumbnails, known = [], []
+    for film in tqdm(films, desc="looking for films that stand there twice"):
+        thumbnail = film_thumbnail(torch.from_numpy(read_image(film.path, spatial_dims=2)[0])[None])
+        if thumbnail is not None:
+            thumbnails.append(thumbnail)
+            known.append(film)
+    alike = [(known[i], known[j]) for i, j in same_films(thumbnails, SAME_PATIENT)]
+    alike = [(a, b) for a, b in alike if a.group != b.group]
+    tell("look alike under other numbers, kept in one fold", [f"{a.path.name}, {b.path.name}" for a, b in alike])
+    groups = pair_groups((a.group, b.group) for a, b in alike)
+    for film in films:
+        film.group = min(groups.get(film.group, {film.group}))
 
 
 def corner_order(corners: np.ndarray) -> tuple[int, ...]:
@@ -153,7 +178,7 @@ def read_part(images: Path, labels: Path) -> list[SpineFilm]:
             continue
         if scaled is not None and np.abs(points - scaled).max() > 1:
             differing.append(f"{name} ({np.abs(points - scaled).max():.0f} pixels)")
-        film = SpineFilm(path, points, None if angles is None else angles[row])
+        film = SpineFilm(path, points, None if angles is None else angles[row], patient(name))
         film.points, film.reordered = order_corners(points)
         off = ((film.points < -0.5) | (film.points > size - 0.5)).any(1)
         film.outside = [SPINE_LANDMARKS[i] for i in off.nonzero()[0]]
@@ -175,7 +200,7 @@ def tell(what: str, entries: list[str]) -> None:
 
 
 def import_aasce2019(
-    source: str, target: str, folds: int = 5, fold: int = 1, validation: float = 0.1
+    source: str, target: str, folds: int = 5, fold: int = 1, validation: float = 0.1, find_duplicates: bool = True
 ) -> dict[str, int]:
     """Write `datalist.json` for the AASCE 2019 spine radiographs, with folds that keep patients together.
 
@@ -190,6 +215,7 @@ def import_aasce2019(
         folds: number of folds.
         fold: the fold of `test`, from 1.
         validation: share of the other patients that is held out to choose a checkpoint.
+        find_duplicates: whether to look for films that stand there under two numbers, and keep these in one fold.
 
     Returns:
         number of films per list.
@@ -204,8 +230,10 @@ def import_aasce2019(
         if not folder.is_dir():
             raise InputError(f"{folder}: not there; give the folder that holds data/training and labels/training.")
     films = read_part(root / "data" / "training", root / "labels" / "training")
+    if find_duplicates:
+        join_patients(films)
     groups = Counter(film.group for film in films)
-    print(f"{len(groups)} patients by the numbers of their films, {sum(n > 1 for n in groups.values())} with several.")
+    print(f"{len(groups)} patients, {sum(n > 1 for n in groups.values())} with several films.")
     if len(groups) < folds:
         raise InputError(f"{root}: holds films of {len(groups)} patients, too few for {folds} folds; add films.")
 

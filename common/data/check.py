@@ -262,7 +262,7 @@ def check(dataset_dir: str, sheet: str = "contact_sheet.png", exempt_lists: Sequ
         exempt_lists: lists that repeat images of others on purpose; `*` stands for any ending.
 
     Raises:
-        InputError: if something was found that must be mended: all but missing coordinates, outlying shapes,
+        InputError: if something was found that must be mended: all but missing and equal coordinates, outlying shapes,
             constant images and duplicates that the datalist marks.
     """
     info = datalist_info(dataset_dir)
@@ -296,7 +296,7 @@ def check(dataset_dir: str, sheet: str = "contact_sheet.png", exempt_lists: Sequ
         for finding in (f for f in findings if f.kind == kind):
             print(f"    {finding.image}: {finding.text}")
     print(f"contact sheet: {Path(sheet).resolve()}")
-    harmless = ("without coordinate", "outlying shape", "constant image", "known duplicate")
+    harmless = ("without coordinate", "same place", "outlying shape", "constant image", "known duplicate")
     serious = [f for f in findings if f.kind not in harmless]
     if serious:
         raise InputError(f"{dataset_dir}: {len(serious)} findings must be mended before training (listed above).")

@@ -72,7 +72,10 @@ def load_datalist(
                 continue
             inline_points(inline, f"{path}: {item['image']}")
             if count and len(inline) != count:
-                raise InputError(f"{path}: {item['image']} has {len(inline)} {key} where {count} are expected.")
+                raise InputError(
+                    f"{path}: {item['image']} has {len(inline)} {key} where {count} are expected; give one for each "
+                    "name, null where it is not annotated."
+                )
             if order:
                 item[key] = [inline[place] for place in order]
     return items

@@ -1,6 +1,6 @@
 """Films that stand in a data set more than once, found by what they show."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -34,3 +34,12 @@ def same_films(thumbnails: Sequence[np.ndarray], threshold: float = SAME_FILM) -
         return []
     table = np.stack(thumbnails)
     return [(int(i), int(j)) for i, j in np.argwhere(np.triu(table @ table.T >= threshold, 1))]
+
+
+def pair_groups(pairs: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
+    """All names that pairs join with a name, itself included, for every name of a pair."""
+    groups: dict[str, set[str]] = {}
+    for pair in pairs:
+        joined = set().union(*(groups.get(name, {name}) for name in pair))
+        groups.update({name: joined for name in joined})
+    return groups

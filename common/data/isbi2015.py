@@ -12,7 +12,7 @@ from tqdm import tqdm
 from ..errors import InputError
 from .cephalometric import CEPHALOMETRIC_LANDMARKS
 from .datalist import write_datalist
-from .film_duplicates import film_thumbnail, same_films
+from .film_duplicates import film_thumbnail, pair_groups, same_films
 from .image_files import read_image
 from .splits import is_validation
 
@@ -68,15 +68,6 @@ def listed_pairs(root: Path) -> list[tuple[str, str]]:
         return []
     with open(root / DUPLICATE_PAIRS, newline="") as file:
         return [(row[0].strip(), row[1].strip()) for row in list(csv.reader(file))[1:] if len(row) > 1]
-
-
-def pair_groups(pairs: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
-    """All films that are the same as a film, itself included, for every film of a pair."""
-    groups: dict[str, set[str]] = {}
-    for pair in pairs:
-        joined = set().union(*(groups.get(film, {film}) for film in pair))
-        groups.update({film: joined for film in joined})
-    return groups
 
 
 def import_isbi2015(

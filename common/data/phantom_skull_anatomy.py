@@ -101,7 +101,7 @@ class SkullAnatomy:
             self.plane += np.clip(ramus - np.clip(ramus, 32, 54), -6, 6) * 0.6
         # Lower incisors stand on the jaw: the overjet gives way where the classes are extreme.
         along = turned(self.lower_tip - self.gnathion, -self.plane)
-        self.lower_tip = self.on_mandible([np.clip(along[0], -5.8, 2.5), along[1]])
+        self.lower_tip = self.on_mandible([np.clip(along[0], -6.8, 2.5), along[1]])
         self.occlusal = 0.5 * self.plane + rng.normal(0, 2.5)
 
     def on_mandible(self, points) -> np.ndarray:

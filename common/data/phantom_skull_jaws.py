@@ -88,7 +88,7 @@ def add_mandible(head: SkullAnatomy) -> None:
     level = head.level
     head.landmarks["supramentale"] = deepest(stretch(outline, 0, 2), infradentale, pogonion)
     # Forward is midway between the Frankfort horizontal and the mandible: a steep jaw has a chin, too.
-    head.forward = max(0.5 * (head.frankfort + head.plane), head.plane - 18)
+    head.forward = max(0.5 * (head.frankfort + head.plane), head.plane - 14)
     head.landmarks["pogonion"] = pogonion = foremost(stretch(outline, 1, 5), head.forward)
     head.landmarks["menton"] = menton = stretch(outline, 2, 7)[np.argmax(level(stretch(outline, 2, 7))[:, 1])]
     # Gnathion: the most anterior and inferior point, halfway round the chin.

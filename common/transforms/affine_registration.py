@@ -71,7 +71,7 @@ def mattes_metric(fixed: Any) -> Any:
 
 
 def mutual_information(fixed: np.ndarray, moving: np.ndarray, matrix: np.ndarray) -> float:
-    """Mutual information in nats of two flat images (W, H) under a map of their indices (3, 3); 0 where they do not overlap."""
+    """Mutual information in nats of two flat images (W, H) under a map (3, 3); 0 where they do not overlap."""
     fixed, moving = itk_image(fixed), itk_image(moving)
     metric = mattes_metric(fixed)
     metric.SetFixedImage(fixed)

@@ -93,7 +93,10 @@ class LoadLandmarksd(MapTransform):
             name = str(meta.get("filename_or_obj"))
             points = inline_points(source, name, dims)
             if self.names is not None and len(points) != len(self.names):
-                raise InputError(f"{name}: has {len(points)} landmarks where {len(self.names)} are expected.")
+                raise InputError(
+                    f"{name}: has {len(points)} landmarks where {len(self.names)} are expected; give one for each name, "
+                    "null where it is not annotated."
+                )
             landmarks = LandmarkFile(self.names or ("",) * len(points), points, "voxel")
         world = to_image_world(landmarks, meta, name)
         self.check_inside(world, landmarks.names, meta, name)

@@ -134,7 +134,8 @@ def test_two_landmarks_on_one_place_are_found(tmp_path, capsys):
     content = clean(tmp_path)
     content["validation"][1]["landmarks"][3] = content["validation"][1]["landmarks"][7]
     found, error, _ = findings(tmp_path, content, capsys)
-    assert found["same place"] == ["7.png: porion and articulare have the same coordinates"] and error
+    assert found["same place"] == ["7.png: porion and articulare have the same coordinates"]
+    assert error is None  # a film of the Digital Hand Atlas is published so
 
 
 def test_missing_and_absent_landmarks_are_listed_and_disturb_nothing_else(tmp_path, capsys):
@@ -288,7 +289,7 @@ def test_the_contact_sheet_shows_each_film_and_marks_those_with_findings(tmp_pat
 def test_the_command_ends_with_an_error_where_something_must_be_mended(tmp_path, monkeypatch, sound):
     content = clean(tmp_path)
     if not sound:
-        content["test"][1]["landmarks"][3] = content["test"][1]["landmarks"][7]
+        content["test"][1]["group"] = content["training"][0]["group"] = "the same patient"
     (tmp_path / "datalist.json").write_text(json.dumps(content))
     command = ["common.data", "check", str(tmp_path), "--sheet", str(tmp_path / "sheet.png")]
     monkeypatch.setattr(sys, "argv", command)
