@@ -54,6 +54,9 @@ def add_mandible(head: SkullAnatomy) -> None:
     forward = np.array([-head.lower_axis[1], head.lower_axis[0]])
     crest = head.lower_tip - 9.0 * head.lower_axis
     infradentale = crest + 2.4 * forward
+    # Bone before an incisor that stands far back keeps the front of the jaw hollow at supramentale.
+    aside, along = turned(infradentale - head.gnathion, -head.plane)
+    infradentale = m([max(aside, -5.0), along])
     chin = rng.normal(0, 0.7)
     pogonion = m([0.6 + chin, -4.8])
     menton, symphysis = m([-3.2, 2.6]), m([-8.5, 3.4])

@@ -77,7 +77,7 @@ ANATOMIES: dict[str, Phantom] = {
     "skull": Phantom(
         draw=("phantom_skull", "draw_skull"),
         landmarks=CEPHALOMETRIC_LANDMARKS,
-        version=1,
+        version=2,
         sizes={
             "default": ((645, 800), {"training": 150, "validation": 30, "test": 50}),
             "quick": ((387, 480), {"training": 64, "validation": 8, "test": 8}),

@@ -44,7 +44,7 @@ def bootstrap_interval(
     """
     rng = np.random.default_rng(seed)
     values = []
-    for _ in range(repeats if len(table) else 0):
+    for _ in range(repeats):
         drawn = table[rng.integers(len(table), size=len(table))]
         drawn = drawn[np.isfinite(drawn)]
         if drawn.size:
