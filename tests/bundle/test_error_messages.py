@@ -79,7 +79,5 @@ except RuntimeError as error:
 
 
 def test_a_process_ends_with_one_line_and_status_1():
-    run = subprocess.run(
-        [sys.executable, "-c", SCRIPT], cwd=Path(__file__).parents[2], capture_output=True, text=True
-    )
+    run = subprocess.run([sys.executable, "-c", SCRIPT], cwd=Path(__file__).parents[2], capture_output=True, text=True)
     assert (run.returncode, run.stdout, run.stderr) == (1, "", "error: a.png: is broken; mend it.\n")

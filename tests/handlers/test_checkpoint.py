@@ -12,7 +12,14 @@ from monai.handlers import IgniteMetricHandler, ValidationHandler, from_engine
 from torch import nn
 
 from common.errors import InputError
-from common.handlers import LoadWeights, ResumableCheckpoint, find_weights, load_weights, read_checkpoint, save_atomically
+from common.handlers import (
+    LoadWeights,
+    ResumableCheckpoint,
+    find_weights,
+    load_weights,
+    read_checkpoint,
+    save_atomically,
+)
 from common.metrics import RadialError, is_lower
 
 
@@ -121,7 +128,9 @@ def test_code_in_a_file_of_weights_is_not_run(tmp_path):
     assert not (tmp_path / "harm").exists()
 
 
-@pytest.mark.parametrize("wrap", [lambda weights: weights, lambda weights: {"model": weights, "progress": torch.ones(3)}])
+@pytest.mark.parametrize(
+    "wrap", [lambda weights: weights, lambda weights: {"model": weights, "progress": torch.ones(3)}]
+)
 def test_weights_are_loaded_alone_or_out_of_a_training_checkpoint(tmp_path, wrap):
     source, target = nn.Linear(3, 2), nn.Linear(3, 2)
     torch.save(wrap(source.state_dict()), tmp_path / "a.pt")
