@@ -94,8 +94,8 @@ class LoadLandmarksd(MapTransform):
             points = inline_points(source, name, dims)
             if self.names is not None and len(points) != len(self.names):
                 raise InputError(
-                    f"{name}: has {len(points)} landmarks where {len(self.names)} are expected; give one for each name, "
-                    "null where it is not annotated."
+                    f"{name}: has {len(points)} landmarks where {len(self.names)} are expected; give one for each "
+                    "name, null where it is not annotated."
                 )
             landmarks = LandmarkFile(self.names or ("",) * len(points), points, "voxel")
         world = to_image_world(landmarks, meta, name)

@@ -53,7 +53,7 @@ def test_other_faults_keep_their_traceback(capsys, error):
 def test_an_error_about_a_file_that_was_dealt_with_hides_no_other(capsys):
     try:
         try:
-            open("/nowhere/at/all")
+            Path("/nowhere/at/all").read_text()
         except FileNotFoundError:
             raise ZeroDivisionError("a fault")  # noqa: B904
     except ZeroDivisionError as error:

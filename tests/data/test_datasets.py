@@ -209,9 +209,10 @@ def test_a_data_loader_passes_the_readable_items_on():
         data.require_complete()
 
 
-def test_workers_whose_failures_would_be_forgotten_are_refused():
+def test_workers_whose_failures_would_be_forgotten_are_refused(monkeypatch):
+    monkeypatch.setattr("common.data.datasets.get_worker_info", lambda: "as in a worker of a data loader")
     with pytest.raises(RuntimeError, match="num_workers=0"):
-        list(DataLoader(PredictionDataset(predictions()), num_workers=1))
+        list(PredictionDataset(predictions()))
 
 
 def test_a_data_set_travels_to_processes_that_are_spawned():
