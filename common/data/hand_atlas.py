@@ -77,7 +77,10 @@ def import_hand_atlas(
         path = files[image_id]
         if copy:
             (goal / "images").mkdir(exist_ok=True)
-            path = Path(shutil.copy2(path, goal / "images"))
+            copied = goal / "images" / path.name
+            if not copied.exists():
+                shutil.copy2(path, copied)
+            path = copied
         return {"image": os.path.relpath(path, goal), "landmarks": annotations[image_id], "group": image_id}
 
     there = {name: [i for i in listed if i in files and i in annotations] for name, listed in ids.items()}

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from ignite.engine import Engine, Events
 
-from ..data.atomic_writing import require_writable
+from ..data.atomic_writing import replaced_atomically, require_writable
 from ..data.landmark_tables import LandmarkTable
 from ..data.markups_files import write_markups
 from ..transforms.coordinates import world_to_voxel
@@ -66,9 +66,10 @@ class SaveLandmarks:
             self.table.add(filename, self.landmarks, pixels, world, confidence)
             if self.overlays and image.ndim == 3:
                 path = self.output_dir / "overlays" / f"{stem}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
                 title = f"{Path(filename).name}  lowest confidence {min(confidence):.2f}"
-                draw_overlay(image[0], world_to_voxel(pred, image.affine), None, self.landmarks, title).save(path)
+                picture = draw_overlay(image[0], world_to_voxel(pred, image.affine), None, self.landmarks, title)
+                with replaced_atomically(path) as temporary:
+                    picture.save(temporary, format="PNG")
 
     def write_table(self, engine: Engine) -> None:
         if self.table.rows:

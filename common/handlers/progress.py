@@ -14,7 +14,7 @@ class Progress:
     Args:
         description: word before the bar.
         evaluator: engine whose key metric is printed after every validation and shown in the bar.
-        unit: unit of that metric.
+        unit: unit of that metric, until the first validation tells it.
     """
 
     def __init__(self, description: str = "training", evaluator: Engine | None = None, unit: str = "mm") -> None:
@@ -56,6 +56,8 @@ class Progress:
         """Print the metric of a validation above the bar."""
         state = evaluator.state
         if state.key_metric_name in state.metrics:
+            if isinstance(state.batch, list) and "unit" in state.batch[0]:
+                self.unit = str(state.batch[0]["unit"])
             value = state.metrics[state.key_metric_name]
             line = f"epoch {trainer.state.epoch}/{trainer.state.max_epochs}: {state.key_metric_name} {value:.2f}"
             tqdm.write(f"{line} {self.unit} (best {state.best_metric:.2f} in epoch {state.best_metric_epoch})")

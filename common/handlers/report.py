@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 
-from ..data.atomic_writing import require_writable, write_atomically
+from ..data.atomic_writing import replaced_atomically, require_writable, write_atomically
 from ..metrics import error_intervals, error_statistics, radial_errors
 from ..transforms.coordinates import is_annotated, is_present, world_to_voxel
 from ..visualize import draw_overlay, save_error_curve
@@ -121,8 +121,8 @@ class LandmarkReport:
         title = f"{phantom}{name}  mean error {mean:.2f} {case['unit']}  (red: prediction, green: truth)"
         picture = draw_overlay(image[0], pred, truth, self.landmarks, title)
         path = self.output_dir / "overlays" / f"{unique_stem(case['image'], self.stems)}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(path)
+        with replaced_atomically(path) as temporary:
+            picture.save(temporary, format="PNG")
 
     def write(self, engine: Engine) -> None:
         """Write tables and curve, each atomically."""

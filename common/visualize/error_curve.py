@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from ..data.atomic_writing import replaced_atomically
+
 
 def save_error_curve(
     errors: dict[str, np.ndarray], path: str | Path, unit: str = "mm", limit: float | None = None
@@ -13,7 +15,7 @@ def save_error_curve(
 
     Args:
         errors: radial errors of any shape by the name of their curve; NaN is left out.
-        path: picture file to write.
+        path: PNG file to write.
         unit: unit of the errors.
         limit: end of the axis; the 99th percentile of all errors where not given.
     """
@@ -30,4 +32,5 @@ def save_error_curve(
     axes.grid(alpha=0.3)
     if any(e.size for e in finite.values()):
         axes.legend(loc="lower right")
-    figure.savefig(path, dpi=120)
+    with replaced_atomically(path) as temporary:
+        figure.savefig(temporary, dpi=120, format="png")

@@ -82,3 +82,12 @@ def test_every_validation_is_a_line_of_its_own(capsys):
 
     trainer.run(range(2), max_epochs=2)
     assert "epoch 2/2: MRE 3.12 px (best 2.50 in epoch 1)" in capsys.readouterr().out
+
+
+def test_the_unit_is_that_of_the_validated_images(capsys):
+    evaluator = evaluation(3.0, 2.5, 1)
+    evaluator.state.batch = [{"unit": "pixel"}]
+    trainer = Engine(lambda engine, batch: None)
+    trainer.state.epoch, trainer.state.max_epochs = 2, 4
+    Progress(evaluator=evaluator).report(evaluator, trainer)
+    assert capsys.readouterr().out == "epoch 2/4: MRE 3.00 pixel (best 2.50 in epoch 1)\n"

@@ -10,11 +10,13 @@ from common.visualize import save_error_curve
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """What goes into the figure, instead of its pixels."""
+    """What goes into the figure, beside its pixels."""
     kept = {}
+    save = Figure.savefig
 
     def keep(figure, path, **options):
         kept["axes"] = figure.axes[0]
+        save(figure, path, **options)
 
     monkeypatch.setattr(Figure, "savefig", keep)
     return kept
