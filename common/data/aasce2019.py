@@ -16,7 +16,7 @@ from scipy.io import loadmat
 from tqdm import tqdm
 
 from ..errors import InputError
-from .datalist import write_datalist
+from .datalist import tell_lists, write_datalist
 from .film_duplicates import film_thumbnail, pair_groups, same_films
 from .image_files import read_image
 from .spine import CORNERS, SPINE_LANDMARKS, VERTEBRAE
@@ -263,6 +263,4 @@ def import_aasce2019(
         landmarks=list(SPINE_LANDMARKS),
         **content,
     )
-    counts = {name: len(items) for name, items in content.items()}
-    print(f"{goal / 'datalist.json'}: " + ", ".join(f"{count} {name}" for name, count in counts.items()) + ".")
-    return counts
+    return tell_lists(goal)

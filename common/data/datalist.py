@@ -97,6 +97,13 @@ def datalist_info(dataset_dir: str | os.PathLike) -> dict[str, Any]:
     }
 
 
+def tell_lists(dataset_dir: str | os.PathLike) -> dict[str, int]:
+    """Print how many images each list of a `datalist.json` has, and return that."""
+    sizes = datalist_info(dataset_dir)["lists"]
+    print(f"{Path(dataset_dir) / DATALIST}: " + ", ".join(f"{size} {name}" for name, size in sizes.items()) + ".")
+    return sizes
+
+
 def write_datalist(dataset_dir: str | os.PathLike, **content: Any) -> Path:
     """Write `datalist.json` atomically: `name`, `phantom`, `landmarks` and the lists, as the module
     describes.

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from ..errors import InputError
-from .datalist import write_datalist
+from .datalist import tell_lists, write_datalist
 from .hand import HAND_LANDMARKS
 from .splits import is_validation
 
@@ -106,6 +106,4 @@ def import_hand_atlas(
         landmarks=list(HAND_LANDMARKS),
         **content,
     )
-    counts = {name: len(items) for name, items in content.items()}
-    print(f"{goal / 'datalist.json'}: " + ", ".join(f"{count} {name}" for name, count in counts.items()) + ".")
-    return counts
+    return tell_lists(goal)

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from ..errors import InputError
 from .cephalometric import CEPHALOMETRIC_LANDMARKS
-from .datalist import write_datalist
+from .datalist import tell_lists, write_datalist
 from .film_duplicates import film_thumbnail, pair_groups, same_films
 from .image_files import read_image
 from .splits import is_validation
@@ -143,9 +143,7 @@ def import_isbi2015(
         observers=OBSERVERS,
         **{name: listed for name, listed in lists.items() if listed},
     )
-    counts = {name: len(listed) for name, listed in lists.items() if listed}
-    print(f"{goal / 'datalist.json'}: " + ", ".join(f"{count} {name}" for name, count in counts.items()) + ".")
-    return counts
+    return tell_lists(goal)
 
 
 def film_files(folder: Path) -> dict[str, Path]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from .datalist import write_datalist
+from .datalist import tell_lists, write_datalist
 from .image_listing import list_images
 from .landmark_points import ABSENT
 
@@ -115,9 +115,4 @@ def import_table(
 
     lists = {key: [item(annotated[i]) for i in sorted(chosen[key])] for key in ("training", "validation", "test")}
     write_datalist(target, name=name or Path(images).resolve().name, phantom=False, landmarks=landmarks, **lists)
-    counts = {key: len(items) for key, items in lists.items()}
-    print(
-        f"{Path(target) / 'datalist.json'}: {len(landmarks)} landmarks; "
-        + ", ".join(f"{n} {k}" for k, n in counts.items())
-    )
-    return counts
+    return tell_lists(target)
