@@ -1,6 +1,7 @@
-"""What all tests share: few threads, no network, untouched process settings, and two data sets."""
+"""What all tests share: few threads, no network, untouched process settings, and data sets."""
 
 import dataclasses
+import functools
 import logging
 import os
 import random
@@ -53,17 +54,37 @@ def restored_process():
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = deterministic
 
 
+# Width and height of the pictures and number of pictures in each list, as small as each anatomy can be drawn.
+TINY_SETS = {
+    "hand": ((120, 168), {"training": 4, "validation": 2, "test": 3}),
+    "skull": ((129, 160), {"training": 4, "validation": 1, "test": 2}),
+    "spine": ((60, 160), {"training": 4, "validation": 1, "test": 2}),
+}
+
+
 @pytest.fixture(scope="session")
-def tiny_phantoms(tmp_path_factory):
-    """Folder of a data set of nine small hand phantoms; MONAI_DATA_DIRECTORY is a temporary folder from here on."""
-    sizes = {"tiny": ((120, 168), {"training": 4, "validation": 2, "test": 3})}
-    hand = dataclasses.replace(phantoms.ANATOMIES["hand"], sizes=sizes)
+def tiny_phantoms_of(tmp_path_factory):
+    """Function from an anatomy to the folder of a few small phantoms, drawn once.
+
+    MONAI_DATA_DIRECTORY is a temporary folder from here on.
+    """
+
+    @functools.cache
+    def draw(anatomy):
+        tiny = dataclasses.replace(phantoms.ANATOMIES[anatomy], sizes={"tiny": TINY_SETS[anatomy]})
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(phantoms.ANATOMIES, anatomy, tiny)
+            return Path(phantoms.phantom_dataset(anatomy, "tiny"))
+
     with pytest.MonkeyPatch.context() as lasting:
         lasting.setenv("MONAI_DATA_DIRECTORY", str(tmp_path_factory.mktemp("monai_data")))
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setitem(phantoms.ANATOMIES, "hand", hand)
-            folder = phantoms.phantom_dataset("hand", "tiny")
-        yield Path(folder)
+        yield draw
+
+
+@pytest.fixture(scope="session")
+def tiny_phantoms(tiny_phantoms_of):
+    """Folder of a data set of nine small hand phantoms."""
+    return tiny_phantoms_of("hand")
 
 
 @pytest.fixture(scope="session")

@@ -6,12 +6,14 @@ import fire
 
 from ..data import input_error_in
 from .learning_curve import learning_curve
+from .new_bundle import new_bundle
 
 
 def main() -> None:
     """Run a verb; bad input ends it with one sentence and status 1."""
+    verbs = {"learning_curve": learning_curve, "new": new_bundle}
     try:
-        fire.Fire({"learning_curve": learning_curve}, name="python -m common.bundle", serialize=lambda value: None)
+        fire.Fire(verbs, name="python -m common.bundle", serialize=lambda value: None)
     except Exception as error:
         reason = input_error_in(error)
         if reason is None:

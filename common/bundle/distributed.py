@@ -1,8 +1,6 @@
 """Training in several processes under torchrun."""
 
 import os
-from collections.abc import Sequence
-from typing import Any
 
 import ignite.distributed as idist
 import torch
@@ -41,10 +39,3 @@ def distribute(module: nn.Module, device: torch.device | str) -> nn.Module:
     if not any(p.requires_grad for p in module.parameters()):
         return module
     return DistributedDataParallel(module, device_ids=[device] if device.type == "cuda" else None)
-
-
-def of_this_rank(handlers: Sequence[Any], first_rank_only: Sequence[str]) -> list[Any]:
-    """The handlers of this process: those of the named classes run in the process of rank 0 alone."""
-    if not dist.is_initialized() or dist.get_rank() == 0:
-        return list(handlers)
-    return [handler for handler in handlers if type(handler).__name__ not in first_rank_only]

@@ -11,7 +11,7 @@ from .cephalometry import (
     type_agreement,
 )
 from .cobb import COBB_ANGLES, cobb_angles, cobb_smape, cobb_smape_per_film, is_s_shaped
-from .mean_shape import mean_shape_error
+from .mean_shape import MeanShape, mean_shape_error
 from .spine_errors import (
     L4_L5_CENTROIDS,
     L4_L5_MM,

@@ -116,9 +116,28 @@ class CephalometricMeasure:
         return {"measurements.csv": rows}
 
     def headline(self) -> str:
-        rates = self.block(self.films)["success_classification_rate"]
+        blocks = self.summary()
+        lines = []
+        if "without_duplicates" in blocks:
+            once = blocks["without_duplicates"]
+            error = once["radial_error"]
+            rates = ", ".join(f"{rate:.1f} % within {t}" for t, rate in error["sdr"].items())
+            lines.append(
+                f"without {len(self.films) - once['films']} films that also stand in the training set: "
+                f"{once['films']} films, mean {error['mean']:.3f}, median {error['median']:.3f}; {rates}"
+            )
+        rates = blocks["all"]["success_classification_rate"]
         each = ", ".join(f"{m.name} {rates[m.name]:.1f}" for m in MEASUREMENTS)
-        return f"success classification rate {rates['mean']:.2f} % ({each})"
+        lines.append(f"success classification rate {rates['mean']:.2f} % ({each})")
+        if doctors := blocks["all"].get("doctors"):
+            means = ", ".join(f"{key} {error['mean']:.2f}" for key, error in doctors["to_mean"].items())
+            agreement = doctors["type_agreement"]
+            each = ", ".join(f"{m.name} {agreement[m.name]:.1f}" for m in MEASUREMENTS)
+            lines.append(
+                f"human line: each doctor to the mean of both {means}; they agree on the type in "
+                f"{agreement['mean']:.2f} % ({each})"
+            )
+        return "\n".join(lines)
 
 
 def stacked(films: Sequence[Film], points: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -1,9 +1,19 @@
 """The baseline that every model must beat: predicting the mean shape of the training set, whatever the image shows."""
 
-import torch
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from ..metrics import radial_errors
+import torch
+from monai.transforms import LoadImage
+
+from ..data.datalist import datalist_info, load_datalist
+from ..data.image_files import LandmarkImageReader
+from ..metrics import error_statistics, radial_errors
+from ..transforms.landmark_loading import LoadLandmarksd, to_file_space
+from .film import Film, evaluated_film
 from .geometry import clinical_points
+from .spine_errors import image_fractions
 
 
 def mean_shape_error(training_points: torch.Tensor, test_points: torch.Tensor) -> torch.Tensor:
@@ -19,3 +29,77 @@ def mean_shape_error(training_points: torch.Tensor, test_points: torch.Tensor) -
     """
     mean = clinical_points(training_points).nanmean(0)
     return radial_errors(mean, clinical_points(test_points))
+
+
+def training_fractions(items: Sequence[Mapping[str, Any]], landmarks: Sequence[str]) -> torch.Tensor:
+    """Landmarks of flat images of a data list as fractions of their widths and heights, (M, N, 2), float64."""
+    load = LoadImage(reader=LandmarkImageReader(spatial_dims=2), ensure_channel_first=True, image_only=True)
+    label = LoadLandmarksd("label", names=landmarks, outside="ignore")
+    rows = []
+    for item in items:
+        image = load(item["image"])
+        world = label({"image": image, "landmarks": item["landmarks"]})["label"]
+        points = clinical_points(to_file_space(world[0], image.meta)[0])
+        rows.append(image_fractions(points, image.meta["spatial_shape"]))
+    return torch.stack(rows)
+
+
+class MeanShape:
+    """The error of the mean shape of the training set, placed on every image by fractions of its width and height.
+
+    One of the `measures` of `common.handlers.LandmarkReport`; of flat images. `metrics.json` gets, under "mean_shape",
+    the statistics of its radial error (`common.metrics.error_statistics`), its mean in percent of the image height,
+    and the number of training images.
+
+    Args:
+        dataset_dir: folder with a `datalist.json`.
+        list_name: its training list; where the data set has none there is no baseline.
+        landmarks: names of the landmarks.
+    """
+
+    name = "mean_shape"
+
+    def __init__(self, dataset_dir: str | os.PathLike, list_name: str, landmarks: Sequence[str]) -> None:
+        self.dataset_dir = dataset_dir
+        self.list_name = list_name
+        self.landmarks = list(landmarks)
+        self.films: list[Film] = []
+        self.result: dict[str, Any] = {}
+
+    def clear(self) -> None:
+        self.films.clear()
+        self.result = {}
+
+    def collect(self, batch: Mapping[str, Any], output: Mapping[str, Any]) -> None:
+        self.films.append(evaluated_film(batch, output))
+
+    def summary(self) -> dict[str, Any]:
+        if not datalist_info(self.dataset_dir)["lists"].get(self.list_name):
+            return {}
+        items = load_datalist(self.dataset_dir, self.list_name, self.landmarks)
+        mean = training_fractions(items, self.landmarks).nanmean(0)
+        guesses = [mean * torch.tensor(film.size) for film in self.films]
+        errors = [radial_errors(film.scaled(p), film.scaled(film.truth)) for p, film in zip(guesses, self.films)]
+        share = [radial_errors(p, film.truth) / film.size[1] for p, film in zip(guesses, self.films)]
+        unit = "mm" if any(film.unit == "mm" for film in self.films) else "pixel"
+        of_unit = [e for e, film in zip(errors, self.films) if film.unit == unit]
+        self.result = {
+            "training_images": len(items),
+            "unit": unit,
+            "radial_error": error_statistics(torch.stack(of_unit).numpy(), ()),
+            "percent_of_image_height": float(100 * torch.stack(share).nanmean()),
+        }
+        return self.result
+
+    def tables(self) -> dict[str, list[list[Any]]]:
+        return {}
+
+    def headline(self) -> str:
+        result = self.result or self.summary()
+        if not result:
+            return f"mean shape: no list '{self.list_name}' to make it of"
+        error = result["radial_error"]
+        return (
+            f"mean shape of {result['training_images']} training images, for comparison: {error['mean']:.2f} "
+            f"{result['unit']} ({result['percent_of_image_height']:.1f} % of the image height)"
+        )

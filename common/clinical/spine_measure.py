@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from ..metrics import radial_errors
 from .cobb import COBB_ANGLES, cobb_angles, cobb_smape, cobb_smape_per_film
 from .film import Film, evaluated_film
 from .spine_errors import image_fractions, mean_squared_fraction, pooled_correlation
@@ -15,8 +16,8 @@ class SpineMeasure:
 
     One of the `measures` of `common.handlers.LandmarkReport`. `metrics.json` gets, under "spine":
 
-    - `mean_squared_error`: as a fraction of the image, over films, points and axes; `correlation`: Pearson's, of all
-      coordinates together, as fractions of the image;
+    - `percent_of_image_height`: the mean radial error; `mean_squared_error`: as a fraction of the image, over films,
+      points and axes; `correlation`: Pearson's, of all coordinates together, as fractions of the image;
     - `cobb`: `films` with predicted and true angles, `smape` in percent, `mean_absolute_difference` of each angle in
       degrees, against the angles of the true corners;
     - `cobb_published`, where items carry published angles: the same against these, and their `smape_floor`, that of
@@ -59,7 +60,9 @@ class SpineMeasure:
             for key in ("pred", "truth")
         )
         angles = self.angles()
+        errors = torch.stack([radial_errors(film.pred, film.truth) / film.size[1] for film in self.films])
         result = {
+            "percent_of_image_height": float(100 * errors.nanmean()),
             "mean_squared_error": mean_squared_fraction(pred, truth),
             "correlation": pooled_correlation(pred, truth),
             "cobb": cobb_errors(angles["predicted"], angles["true"]),
@@ -82,6 +85,7 @@ class SpineMeasure:
         cobb = summary["cobb"]
         each = ", ".join(f"{value:.2f}" for value in cobb["mean_absolute_difference"].values())
         return (
+            f"mean error {summary['percent_of_image_height']:.2f} % of the image height; "
             f"Cobb angles of {cobb['films']} films: SMAPE {cobb['smape']:.2f} %, mean absolute difference {each} "
             f"degrees; MSE {summary['mean_squared_error']:.5f} of the image, "
             f"correlation {summary['correlation']:.4f}"

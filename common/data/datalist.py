@@ -82,8 +82,8 @@ def load_datalist(
 
 
 def datalist_info(dataset_dir: str | os.PathLike) -> dict[str, Any]:
-    """What a data set says of itself: `name`, `phantom` (bool), `landmarks` (names or None) and `lists`
-    (their sizes).
+    """What a data set says of itself: `name`, `phantom` (bool), `landmarks` (names or None), `truth` (whose the
+    landmarks are) and `lists` (their sizes).
 
     Raises:
         InputError: if there is no sound `datalist.json`.
@@ -93,6 +93,7 @@ def datalist_info(dataset_dir: str | os.PathLike) -> dict[str, Any]:
         "name": str(content.get("name", path.parent.name)),
         "phantom": content.get("phantom") is True,
         "landmarks": content.get("landmarks"),
+        "truth": str(content.get("truth", "landmarks of the datalist")),
         "lists": {name: len(content[name]) for name in _list_names(content)},
     }
 

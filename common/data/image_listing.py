@@ -25,7 +25,7 @@ def list_images(path: str | os.PathLike, lists: Sequence[str] | str | None = Non
         lists: names of the datalist's lists, all where None.
 
     Returns:
-        `{"image": absolute path, ...}` with the other keys of a datalist's item.
+        `{"image": absolute path}`, with the "spacing" of a datalist's item where it has one.
 
     Raises:
         InputError: if the path is missing, there is no image, or DICOM slices of a volume lie beside other
@@ -35,7 +35,8 @@ def list_images(path: str | os.PathLike, lists: Sequence[str] | str | None = Non
     if not path.exists():
         raise InputError(f"{path}: there is no such file or folder; check the path.")
     if path.suffix.lower() == ".json" or (path / DATALIST).is_file():
-        return all_items(path, lists)
+        # without landmarks: nobody needs them here, and those without a place do not collate
+        return [{key: item[key] for key in ("image", "spacing") if key in item} for item in all_items(path, lists)]
     if lists is not None:
         raise InputError(f"{path}: holds no {DATALIST}, so there is no list '{lists}'; leave the list out.")
     if path.is_file():

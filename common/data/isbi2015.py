@@ -139,7 +139,7 @@ def import_isbi2015(
         name="ISBI 2015 cephalometric, " + ("mean of the two doctors" if truth == "mean" else OBSERVERS[truth]),
         phantom=False,
         landmarks=list(CEPHALOMETRIC_LANDMARKS),
-        truth=truth,
+        truth="mean of the two doctors" if truth == "mean" else OBSERVERS[truth],
         observers=OBSERVERS,
         **{name: listed for name, listed in lists.items() if listed},
     )

@@ -10,6 +10,7 @@ from .checkpoint import (
 )
 from .expected_peak import ExpectedPeak
 from .gradient_clip import GradientClip
+from .landmark_training import LandmarkTraining
 from .measure import Measure
 from .predictions import SaveLandmarks
 from .progress import Progress

@@ -1,7 +1,6 @@
 """The Exponential Weighted Center loss of FARNet and the losses that it is compared with (ao2022, Table 6)."""
 
 import functools
-import inspect
 from collections.abc import Callable, Sequence
 
 import torch
@@ -67,11 +66,11 @@ class HeatmapRegressionLoss(nn.Module):
         num_landmarks: N.
         sigma: deviation of the Gaussian in voxels of each prediction.
         voxel_loss: "exponential_weighted_center", "adaptive_wing", "mse", "l1" or "smooth_l1".
-        settings: further arguments of the voxel's loss: `alpha` of the first; `alpha`, `omega`, `epsilon` and
-            `theta` of the second; `beta` of the last.
+        alpha: base of the Exponential Weighted Center loss (Fig. 7); the others do not use it and have the settings
+            of their authors.
 
     Raises:
-        InputError: when the voxel's loss is unknown or has no such setting.
+        InputError: when the voxel's loss is unknown.
     """
 
     def __init__(
@@ -79,18 +78,16 @@ class HeatmapRegressionLoss(nn.Module):
         num_landmarks: int,
         sigma: float = 10.0,
         voxel_loss: str = "exponential_weighted_center",
-        **settings: float,
+        alpha: float = 40.0,
     ) -> None:
         super().__init__()
         if voxel_loss not in VOXEL_LOSSES:
             raise InputError(f"The loss '{voxel_loss}' is unknown: take one of {', '.join(VOXEL_LOSSES)}.")
-        function = VOXEL_LOSSES[voxel_loss]
-        unknown = settings.keys() - inspect.signature(function).parameters.keys()
-        if unknown:
-            raise InputError(f"The loss '{voxel_loss}' has no setting '{min(unknown)}': leave it out.")
         self.num_landmarks = num_landmarks
         self.sigma = sigma
-        self.voxel_loss = functools.partial(function, **settings)
+        function = VOXEL_LOSSES[voxel_loss]
+        weighted = function is exponential_weighted_center
+        self.voxel_loss = functools.partial(function, alpha=alpha) if weighted else function
 
     def expected_peak(self) -> torch.Tensor:
         """The height of each landmark's target, shape (N,)."""

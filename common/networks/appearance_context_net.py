@@ -141,8 +141,12 @@ class AppearanceContextNet(nn.Module):
         context_kernel_size: their kernel size, one for each axis, x first, or one for all.
         dilations: their dilations.
         norm: a MONAI norm after every convolution but the transposed ones and the heads. With batches of one image
-            batch norm trains on each image's own statistics and infers with running ones, which fits badly;
-            ("instance", {"affine": True}) trains the same and infers as it trained.
+            batch norm trains on each image's own statistics and infers with running ones. With 128 x 128 pixels and
+            16 filters that did no harm (and frozen statistics in the last epochs did not help); where maps are as
+            small as a few pixels it fits badly, and ("instance", {"affine": True}) infers as it trained.
+        template_size: size in pixels, x first, of the template to which images are registered before the network
+            (`common.transforms.RegisterToTemplated`): it travels with the weights, as the buffers `template` (1,
+            *template_size), grey values, and `template_window` (4,). None where images are not registered.
     """
 
     def __init__(
@@ -161,6 +165,7 @@ class AppearanceContextNet(nn.Module):
         context_kernel_size: int | Sequence[int] = 3,
         dilations: Sequence[int] = (1, 1, 2, 2, 4, 4, 2),
         norm: str | tuple = "batch",
+        template_size: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.local_appearance = ConcatenationUNet(
@@ -185,6 +190,9 @@ class AppearanceContextNet(nn.Module):
             norm,
         )
         self.unit_peak = UnitPeak(num_landmarks, spatial_dims)
+        if template_size is not None:
+            self.register_buffer("template", torch.zeros(1, *template_size))
+            self.register_buffer("template_window", torch.tensor([0.0, 0.0, 1.0, 1.0], dtype=torch.float64))
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """(B, C, *spatial) -> heatmaps (B, N, *spatial), scaled to full peaks of 1 at inference."""

@@ -17,4 +17,6 @@ from .heatmaps import (
 )
 from .landmark_loading import LoadLandmarksd, to_file_space, to_image_world
 from .millimetres import InMillimetresd, MillimetreScaled
+from .resize_to_fit import ResizeToFit, ResizeToFitd
+from .template_fitting import fit_template
 from .template_registration import RegisterToTemplate, RegisterToTemplated, average_template, make_template

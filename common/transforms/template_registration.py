@@ -8,7 +8,7 @@ says where on a film the search begins, at any resolution.
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,7 +78,7 @@ def make_template(
     return Template(normalised(resample(image, matrix, size)), torch.from_numpy(window))
 
 
-def average_template(images: Sequence[MetaTensor], template: Template) -> Template:
+def average_template(images: Iterable[MetaTensor], template: Template) -> Template:
     """The average of films registered to a template, on its grid; films that cannot be registered are left out.
 
     Args:
@@ -92,7 +92,7 @@ def average_template(images: Sequence[MetaTensor], template: Template) -> Templa
     registered = [normalised(image) for image in map(register, images) if image.meta["registered"]]
     if not registered:
         raise InputError(
-            f"none of {len(images)} films can be registered to the template; take another as the template."
+            "None of the films can be registered to the template: let another film stand first in the training list."
         )
     return Template(torch.stack(registered).mean(0), template.window)
 
@@ -263,6 +263,8 @@ class RegisterToTemplated(MapTransform):
 
     Args:
         keys: images, each registered on its own.
+        network: a network with the buffers `template` and `template_window`, also inside DistributedDataParallel, as
+            they are when an image comes; or
         template: see `RegisterToTemplate`, to which the other arguments go.
         allow_missing_keys: whether an item without the image is left as it is.
     """
@@ -271,12 +273,16 @@ class RegisterToTemplated(MapTransform):
         self,
         keys: KeysCollection = "image",
         template: torch.Tensor | Callable[[], torch.Tensor] | None = None,
+        network: torch.nn.Module | None = None,
         allow_missing_keys: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        if template is None:
-            raise ValueError("RegisterToTemplated needs a template")
+        if (template is None) == (network is None):
+            raise ValueError("RegisterToTemplated needs a template or a network that has one")
+        if network is not None:
+            network = getattr(network, "module", network)
+            template, kwargs["window"] = lambda: network.template, lambda: network.template_window
         self.register = RegisterToTemplate(template, **kwargs)
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:

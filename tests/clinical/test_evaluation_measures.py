@@ -122,6 +122,41 @@ def test_the_doctors_are_compared_with_their_mean_and_each_other(cephalometric):
     assert doctors["type_agreement"] == pytest.approx(rates)
 
 
+def test_the_printed_lines_tell_the_films_seen_once_the_types_and_the_human_line(tmp_path, capsys):
+    senior = heads(3, 2.0, 0)
+    junior, pred = (senior + np.random.default_rng(seed).normal(size=senior.shape) for seed in (1, 2))
+    truth = (senior + junior) / 2
+    tables = {"landmarks": truth, "senior": senior, "junior": junior, "predicted": pred}
+    items = [{key: table[i].tolist() for key, table in tables.items()} | {"spacing": [0.5, 0.5]} for i in range(3)]
+    items[1]["duplicate"] = True
+    evaluate(tmp_path, items, CephalometricMeasure(thresholds=[1.0, 2.5]), [str(n) for n in range(1, 20)])
+    once, types, human = capsys.readouterr().out.splitlines()[-3:]
+    errors = 0.5 * np.linalg.norm(pred - truth, axis=-1)[[0, 2]]
+    rates = [100 * (errors <= t).mean() for t in (1.0, 2.5)]
+    assert once == (
+        "without 1 films that also stand in the training set: 2 films, "
+        f"mean {errors.mean():.3f}, median {np.median(errors):.3f}; "
+        f"{rates[0]:.1f} % within 1, {rates[1]:.1f} % within 2.5"
+    )
+    rates = success_classification_rate(torch.tensor(pred), torch.tensor(truth), 0.5)
+    assert types.startswith(f"success classification rate {rates['mean']:.2f} % (ANB {rates['ANB']:.1f}, ")
+    to_mean = 0.5 * np.linalg.norm(senior - truth, axis=-1).mean()  # as far as the junior is on the other side
+    rates = success_classification_rate(torch.tensor(senior), torch.tensor(junior), 0.5)
+    assert human.startswith(
+        f"human line: each doctor to the mean of both senior {to_mean:.2f}, junior {to_mean:.2f}; "
+        f"they agree on the type in {rates['mean']:.2f} % (ANB {rates['ANB']:.1f}, "
+    )
+    assert human.endswith(f"MW {rates['MW']:.1f})")
+
+
+def test_films_without_duplicates_and_doctors_have_the_line_of_their_types_alone(tmp_path, capsys):
+    points = heads(1, 0.0, 0)[0].tolist()
+    items = [{"landmarks": points, "predicted": points, "spacing": [0.5, 0.5]}]
+    evaluate(tmp_path, items, CephalometricMeasure(), [str(n) for n in range(1, 20)])
+    before, types = capsys.readouterr().out.splitlines()[-2:]
+    assert before.startswith("report: ") and types.startswith("success classification rate 100.00 % (ANB 100.0, ")
+
+
 def test_measurements_csv_has_every_film_and_measurement(cephalometric):
     _, tables, senior, _, truth, pred = cephalometric
     rows = tables["measurements.csv"]
@@ -184,7 +219,7 @@ def columns(count, seed):
     return middles[None, :, None] + corners @ turn
 
 
-def test_the_spine_report_has_cobb_angles_and_errors_of_the_image(tmp_path):
+def test_the_spine_report_has_cobb_angles_and_errors_of_the_image(tmp_path, capsys):
     truth = columns(3, 0).reshape(3, 68, 2)
     pred = truth + np.random.default_rng(5).normal(size=truth.shape)
     published = cobb_angles(torch.tensor(truth), SIZE[1]) + torch.tensor([1.0, 2.0, 3.0])
@@ -198,6 +233,7 @@ def test_the_spine_report_has_cobb_angles_and_errors_of_the_image(tmp_path):
 
     fraction = (pred - truth) / SIZE
     assert spine["mean_squared_error"] == pytest.approx((fraction**2).mean())
+    assert spine["percent_of_image_height"] == pytest.approx(100 * np.linalg.norm(pred - truth, axis=-1).mean() / 160)
     rho = np.corrcoef((pred / SIZE).ravel(), (truth / SIZE).ravel())[0, 1]
     assert spine["correlation"] == pytest.approx(rho)
 
@@ -208,6 +244,9 @@ def test_the_spine_report_has_cobb_angles_and_errors_of_the_image(tmp_path):
     assert spine["cobb"]["smape"] == pytest.approx(100 * (difference.sum(1) / (angles + true_angles).sum(1)).mean())
     floor = 100 * (6 / (2 * true_angles.sum(1) + 6)).mean()
     assert spine["cobb_published"]["smape_floor"] == pytest.approx(floor)
+
+    percent, line = spine["percent_of_image_height"], capsys.readouterr().out.splitlines()[-1]
+    assert line.startswith(f"mean error {percent:.2f} % of the image height; Cobb angles of 3 films: SMAPE ")
 
     row = tables["cobb_angles.csv"][1]
     assert float(row["predicted_first"]) == pytest.approx(angles[1, 0], abs=1e-5)

@@ -40,10 +40,11 @@ def test_inline_points_are_brought_to_the_order_of_the_bundle(tmp_path):
 
 def test_the_information_of_a_data_set(tmp_path):
     info = datalist_info(dataset(tmp_path))
-    assert info == {"name": "set", "phantom": True, "landmarks": NAMES, "lists": {"training": 2}}
-    (tmp_path / "datalist.json").write_text('{"training": []}')
+    truth = "landmarks of the datalist"
+    assert info == {"name": "set", "phantom": True, "landmarks": NAMES, "truth": truth, "lists": {"training": 2}}
+    (tmp_path / "datalist.json").write_text('{"training": [], "truth": "mean of the two doctors"}')
     expected = {"name": tmp_path.name, "phantom": False, "landmarks": None, "lists": {"training": 0}}
-    assert datalist_info(tmp_path) == expected
+    assert datalist_info(tmp_path) == {**expected, "truth": "mean of the two doctors"}
 
 
 def listed(*items):

@@ -59,7 +59,7 @@ def test_the_truth_is_the_mean_of_the_doctors_and_both_stay_with_the_film(challe
     item = items(tmp_path / "set", "test1")["151"]
     assert item["landmarks"] == (SENIOR + [1.5, 2]).tolist() and item["spacing"] == [0.1, 0.1]
     assert item["senior"] == SENIOR.tolist() and item["junior"] == JUNIOR.tolist()
-    assert json.loads((tmp_path / "set" / "datalist.json").read_text())["truth"] == "mean"
+    assert json.loads((tmp_path / "set" / "datalist.json").read_text())["truth"] == "mean of the two doctors"
     told = capsys.readouterr().out
     assert "140 missing (011-150)" in told and "differ by 0.50 mm" in told
 

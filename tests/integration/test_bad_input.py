@@ -342,8 +342,8 @@ def test_a_disk_that_is_full_at_a_checkpoint_keeps_the_last_one(hands, tmp_path,
 
 @pytest.mark.parametrize("change, told", [
     ({"num_filters": 4}, "another network"),
-    ({"network_def": {"_target_": "torch.nn.Conv2d", "in_channels": 1, "out_channels": 37, "kernel_size": 1},
-      "train::handlers::3": {"_target_": "common.handlers.GradientClip", "max_norm": 1.0}}, "another network"),
+    ({"network_def": {"_target_": "common.networks.HeatmapUNet", "spatial_dims": 2, "in_channels": 1,
+                      "num_landmarks": 37, "num_filters": 2, "num_levels": 2}}, "another network"),
     ({"training_list": "test"}, "other images or landmarks"),
 ])  # fmt: skip
 def test_a_checkpoint_of_another_run_is_neither_taken_nor_overwritten(hands, tmp_path, capfd, change, told):

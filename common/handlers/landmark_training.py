@@ -1,0 +1,93 @@
+"""All handlers of a training together, so that a bundle's JSON shows its experiment and not the machinery."""
+
+from pathlib import Path
+
+import torch
+from ignite.engine import Engine
+from monai.handlers import LrScheduleHandler, TensorBoardStatsHandler, ValidationHandler
+from torch.utils.data import Dataset
+
+from .checkpoint import ResumableCheckpoint
+from .expected_peak import ExpectedPeak
+from .gradient_clip import GradientClip
+from .progress import Progress
+from .reproducibility import EpochSeed
+from .tensorboard_overlay import TensorBoardOverlay
+
+
+class LandmarkTraining:
+    """Everything that happens around the steps of a training; a handler of the trainer.
+
+    In this order: random state from seed and epoch (`EpochSeed`), a step of the learning rate's schedule after every
+    iteration, the height of the targets copied into the network (`ExpectedPeak`), gradient clipping, validation,
+    TensorBoard with overlay pictures, a progress bar, and at last atomic checkpoints from which the same command goes
+    on (`ResumableCheckpoint`). Of several processes only that of rank 0 validates, logs and saves.
+
+    Args:
+        output_dir: folder of `model.pt`, `checkpoint.pt` and `tensorboard`.
+        network: also inside DistributedDataParallel.
+        loss: likewise; its state is saved, since it may hold learned parameters.
+        optimizer: of the trainer.
+        lr_scheduler: stepped once an iteration.
+        dataset: the training data, a `common.data.LandmarkDataset`.
+        evaluator: engine that validates.
+        landmarks: their names.
+        val_interval: epochs between two validations and two checkpoints.
+        max_gradient_norm: largest norm of the gradient of all parameters together; None for no limit.
+        seed: seed of the run.
+        resume: whether to go on from an existing checkpoint.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | Path,
+        network: torch.nn.Module,
+        loss: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        lr_scheduler: torch.optim.lr_scheduler.LRScheduler,
+        dataset: Dataset,
+        evaluator: Engine,
+        landmarks: list[str],
+        val_interval: int = 1,
+        max_gradient_norm: float | None = None,
+        seed: int = 0,
+        resume: bool = True,
+    ) -> None:
+        self.log_dir = str(Path(output_dir) / "tensorboard")
+        self.evaluator = evaluator
+        self.landmarks = landmarks
+        self.handlers = [
+            EpochSeed(seed, dataset),
+            LrScheduleHandler(lr_scheduler, print_lr=False, epoch_level=False),
+            ExpectedPeak(network, loss),
+        ]
+        if max_gradient_norm is not None:
+            self.handlers.append(GradientClip(max_gradient_norm))
+        self.first_rank_only = lambda: [  # TensorBoard opens its file as soon as its handler is made
+            ValidationHandler(interval=val_interval, validator=evaluator, epoch_level=True),
+            TensorBoardStatsHandler(
+                log_dir=self.log_dir,
+                tag_name="train_loss",
+                iteration_log=10,
+                output_transform=lambda output: output["loss"].item(),
+            ),
+            Progress(evaluator=evaluator),
+        ]
+        self.checkpoint = ResumableCheckpoint(
+            output_dir,
+            {"model": network, "loss": loss, "optimizer": optimizer, "lr_scheduler": lr_scheduler},
+            evaluator=evaluator,
+            interval=val_interval,
+            resume=resume,
+            identity=[*landmarks, *(Path(str(item["image"])).name for item in dataset.data)],
+        )
+
+    def attach(self, engine: Engine) -> None:
+        for handler in self.handlers:
+            handler.attach(engine)
+        if engine.state.rank == 0:
+            for handler in self.first_rank_only():
+                handler.attach(engine)
+            TensorBoardStatsHandler(log_dir=self.log_dir, iteration_log=False).attach(self.evaluator)
+            TensorBoardOverlay(log_dir=self.log_dir, landmarks=self.landmarks).attach(self.evaluator)
+        self.checkpoint.attach(engine)
