@@ -118,13 +118,13 @@ class CephalometricMeasure:
     def headline(self) -> str:
         blocks = self.summary()
         lines = []
-        if "without_duplicates" in blocks:
-            once = blocks["without_duplicates"]
-            error = once["radial_error"]
-            rates = ", ".join(f"{rate:.1f} % within {t}" for t, rate in error["sdr"].items())
+        error = blocks.get("without_duplicates", {}).get("radial_error", {})
+        if error.get("count"):
+            left, rates = blocks["without_duplicates"]["films"], error["sdr"].items()
             lines.append(
-                f"without {len(self.films) - once['films']} films that also stand in the training set: "
-                f"{once['films']} films, mean {error['mean']:.3f}, median {error['median']:.3f}; {rates}"
+                f"without films that also stand in the training set: {left} of {len(self.films)} films, "
+                f"mean {error['mean']:.3f}, median {error['median']:.3f}; "
+                + ", ".join(f"{rate:.1f} % within {t}" for t, rate in rates)
             )
         rates = blocks["all"]["success_classification_rate"]
         each = ", ".join(f"{m.name} {rates[m.name]:.1f}" for m in MEASUREMENTS)

@@ -38,7 +38,7 @@ def training_fractions(items: Sequence[Mapping[str, Any]], landmarks: Sequence[s
     rows = []
     for item in items:
         image = load(item["image"])
-        world = label({"image": image, "landmarks": item["landmarks"]})["label"]
+        world = label({"image": image, **{key: item[key] for key in ("landmarks", "label") if key in item}})["label"]
         points = clinical_points(to_file_space(world[0], image.meta)[0])
         rows.append(image_fractions(points, image.meta["spatial_shape"]))
     return torch.stack(rows)
@@ -99,6 +99,8 @@ class MeanShape:
         if not result:
             return f"mean shape: no list '{self.list_name}' to make it of"
         error = result["radial_error"]
+        if not error["count"]:
+            return f"mean shape: the list '{self.list_name}' has no annotations to make it of"
         return (
             f"mean shape of {result['training_images']} training images, for comparison: {error['mean']:.2f} "
             f"{result['unit']} ({result['percent_of_image_height']:.1f} % of the image height)"

@@ -134,7 +134,7 @@ def test_the_printed_lines_tell_the_films_seen_once_the_types_and_the_human_line
     errors = 0.5 * np.linalg.norm(pred - truth, axis=-1)[[0, 2]]
     rates = [100 * (errors <= t).mean() for t in (1.0, 2.5)]
     assert once == (
-        "without 1 films that also stand in the training set: 2 films, "
+        "without films that also stand in the training set: 2 of 3 films, "
         f"mean {errors.mean():.3f}, median {np.median(errors):.3f}; "
         f"{rates[0]:.1f} % within 1, {rates[1]:.1f} % within 2.5"
     )
