@@ -40,7 +40,8 @@ def draw_overlay(
         plane: grey values, shape (W, H) with x first.
         prediction: points in voxels of the plane, shape (N, 2); rows that are not finite are left out.
         truth: likewise.
-        names: N names; written beside the predicted point, or the true one where there is no prediction.
+        names: N names; written beside the predicted point, or the true one where there is no prediction, but for
+            those that would cover a name before them.
         title: text at the upper left.
         min_size: the longer side of the picture is at least this many pixels.
     """
@@ -59,6 +60,7 @@ def draw_overlay(
     missing = np.full((count, 2), np.nan)
     prediction = missing if prediction is None else prediction
     truth = missing if truth is None else truth
+    written: list[tuple[float, float, float, float]] = []
     for i, (p, t) in enumerate(zip(prediction, truth)):
         has_p, has_t = np.isfinite(p).all(), np.isfinite(t).all()
         if has_p and has_t:
@@ -70,14 +72,13 @@ def draw_overlay(
             canvas.ellipse([p[0] - radius, p[1] - radius, p[0] + radius, p[1] + radius], outline=PREDICTION, width=2)
         if names is not None and (has_p or has_t):
             x, y = p if has_p else t
-            canvas.text(
-                (x + 1.6 * radius, y + 0.6 * radius),
-                names[i],
-                fill=(255, 255, 255),
-                font=font,
-                stroke_width=1,
-                stroke_fill=(0, 0, 0),
-            )
+            place_of_text = (x + 1.6 * radius, y + 0.6 * radius)
+            box = canvas.textbbox(place_of_text, names[i], font=font)
+            if all(box[0] > b[2] or box[2] < b[0] or box[1] > b[3] or box[3] < b[1] for b in written):
+                written.append(box)
+                canvas.text(
+                    place_of_text, names[i], fill=(255, 255, 255), font=font, stroke_width=1, stroke_fill=(0, 0, 0)
+                )
     if title:
         canvas.text((8, 6), title, fill=(255, 255, 255), font=font, stroke_width=2, stroke_fill=(0, 0, 0))
     return picture

@@ -76,6 +76,17 @@ def test_names_are_written_beside_the_points_and_the_title_above():
     assert rows.max() < 40 and columns.min() >= 4
 
 
+def test_a_name_that_would_cover_another_is_not_written():
+    dark, points = torch.zeros(300, 300), [[150.0, 200.0], [152.0, 201.0], [150.0, 100.0]]
+    close = picture_of(dark, points, names=["tip", "base", "head"])
+    without = picture_of(dark, points, names=["tip", "", "head"])
+    assert (close == without).all()
+    apart = picture_of(dark, [[150.0, 200.0], [152.0, 240.0], [150.0, 100.0]], names=["tip", "base", "head"])
+    assert (
+        apart != picture_of(dark, [[150.0, 200.0], [152.0, 240.0], [150.0, 100.0]], names=["tip", "", "head"])
+    ).any()
+
+
 def test_grey_values_are_stretched_so_that_single_outliers_do_not_darken_the_film():
     plane = torch.linspace(1000, 2000, 10000).reshape(100, 100)
     plane[0, 0], plane[99, 99] = -1e6, 1e6
