@@ -5,12 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from monai.transforms import LoadImage
 
 from ..data.datalist import datalist_info, load_datalist
-from ..data.image_files import LandmarkImageReader
 from ..metrics import error_statistics, radial_errors
-from ..transforms.landmark_loading import LoadLandmarksd, to_file_space
+from ..transforms.landmark_loading import load_film, to_file_space
 from .film import Film, evaluated_film
 from .geometry import clinical_points
 from .spine_errors import image_fractions
@@ -33,12 +31,9 @@ def mean_shape_error(training_points: torch.Tensor, test_points: torch.Tensor) -
 
 def training_fractions(items: Sequence[Mapping[str, Any]], landmarks: Sequence[str]) -> torch.Tensor:
     """Landmarks of flat images of a data list as fractions of their widths and heights, (M, N, 2), float64."""
-    load = LoadImage(reader=LandmarkImageReader(spatial_dims=2), ensure_channel_first=True, image_only=True)
-    label = LoadLandmarksd("label", names=landmarks, outside="ignore")
     rows = []
     for item in items:
-        image = load(item["image"])
-        world = label({"image": image, **{key: item[key] for key in ("landmarks", "label") if key in item}})["label"]
+        image, world = load_film(item, landmarks)
         points = clinical_points(to_file_space(world[0], image.meta)[0])
         rows.append(image_fractions(points, image.meta["spatial_shape"]))
     return torch.stack(rows)

@@ -141,9 +141,9 @@ class AppearanceContextNet(nn.Module):
         context_kernel_size: their kernel size, one for each axis, x first, or one for all.
         dilations: their dilations.
         norm: a MONAI norm after every convolution but the transposed ones and the heads. With batches of one image
-            batch norm trains on each image's own statistics and infers with running ones. With 128 x 128 pixels and
-            16 filters that did no harm (and frozen statistics in the last epochs did not help); where maps are as
-            small as a few pixels it fits badly, and ("instance", {"affine": True}) infers as it trained.
+            batch norm trains on each image's own statistics and infers with running ones: no harm at the sizes of
+            the bundles, but where maps are a few pixels small it fits badly, and ("instance", {"affine": True}) infers
+            as it trained.
         template_size: size in pixels, x first, of the template to which images are registered before the network
             (`common.transforms.RegisterToTemplated`): it travels with the weights, as the buffers `template` (1,
             *template_size), grey values, and `template_window` (4,). None where images are not registered.

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import MapTransform
+from monai.transforms import LoadImage, MapTransform
 
+from ..data.image_files import LandmarkImageReader
 from ..data.landmark_files import LandmarkFile, inline_points, match_landmarks, read_landmarks
 from ..errors import InputError
 from .coordinates import is_present, voxel_to_world, world_to_voxel
@@ -181,3 +182,23 @@ def _affine(meta: Mapping[str, Any], key: str) -> torch.Tensor:
 
 def _spatial_dims(meta: Mapping[str, Any]) -> int:
     return int(np.asarray(meta["spatial_shape"]).size)
+
+
+def load_film(item: Mapping[str, Any], names: Sequence[str]) -> tuple[MetaTensor, torch.Tensor]:
+    """A flat image of a datalist with its landmarks, outside of any pipeline.
+
+    Args:
+        item: of `common.data.load_datalist`.
+        names: the N landmarks in order.
+
+    Returns:
+        image (1, W, H) with affine; landmarks (1, N, 2) in world coordinates (RAS).
+
+    Raises:
+        InputError: if the image cannot be read, is a volume, or its landmarks do not fit.
+    """
+    image = LoadImage(reader=LandmarkImageReader(spatial_dims=2), ensure_channel_first=True, image_only=True)(
+        item["image"]
+    )
+    annotation = {key: item[key] for key in ("landmarks", "label") if key in item}
+    return image, LoadLandmarksd("label", names=names, outside="ignore")({"image": image, **annotation})["label"]

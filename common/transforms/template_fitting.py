@@ -4,12 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from monai.transforms import LoadImage
 from tqdm import tqdm
 
-from ..data.image_files import LandmarkImageReader
 from ..errors import InputError
-from .landmark_loading import LoadLandmarksd
+from .landmark_loading import load_film
 from .template_registration import average_template, make_template
 
 
@@ -37,16 +35,12 @@ def fit_template(
     """
     if num_films < 1:
         raise InputError(f"A template of {num_films} films cannot be made: set template_films to 1 or more.")
-    load = LoadImage(reader=LandmarkImageReader(spatial_dims=2), ensure_channel_first=True, image_only=True)
-    first = load(data[0]["image"])
-    label = LoadLandmarksd("label", names=landmarks, outside="ignore")(
-        {"image": first, **{key: data[0][key] for key in ("landmarks", "label") if key in data[0]}}
-    )["label"]
+    first, label = load_film(data[0], landmarks)
     template = make_template(first, label, network.template.shape[1:], margin)
     if num_films > 1:
         step = max(1, len(data) // num_films)
         films = tqdm(data[::step][:num_films], desc="template", unit="film", leave=False)
-        template = average_template((load(item["image"]) for item in films), template)
+        template = average_template((load_film(item, landmarks)[0] for item in films), template)
     network.template.copy_(template.image)
     network.template_window.copy_(template.window)
     return network
