@@ -31,6 +31,8 @@ class MillimetreScaled(Transform):
         unit_key: where "mm" or "pixel" is written.
         reference_points: two ends, each the index of a landmark or indices of several whose centroid it is; or empty.
         reference_length: their distance in mm.
+        reference_min_share: smallest distance of the two ends that is believed, as a share of the landmarks' extent (the
+            diagonal of their bounding box): ends that were annotated on one place give no scale.
 
     Raises:
         InputError: if the scale is not positive or differs between the axes by over 1 %.
@@ -45,6 +47,7 @@ class MillimetreScaled(Transform):
         unit_key: str = "unit",
         reference_points: Sequence[int | Sequence[int]] = (),
         reference_length: float = 0.0,
+        reference_min_share: float = 0.0,
     ) -> None:
         self.image_key = image_key
         self.label_key = label_key
@@ -53,6 +56,7 @@ class MillimetreScaled(Transform):
         self.unit_key = unit_key
         self.reference_points = list(reference_points)
         self.reference_length = reference_length
+        self.reference_min_share = reference_min_share
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         item = dict(data)
@@ -67,7 +71,8 @@ class MillimetreScaled(Transform):
             raise InputError(f"{meta.get('filename_or_obj')}: the size of a pixel must be positive, got {scale:g} mm.")
         if not known:
             logger.warning(
-                "%s: no pixel spacing is known; its errors are in pixels. Give the spacing in the datalist.",
+                "%s: no pixel spacing is known, nor a distance of reference landmarks; its errors are in pixels. Give the "
+                "spacing in the datalist.",
                 meta.get("filename_or_obj"),
             )
         item.pop(self.spacing_key, None)
@@ -76,14 +81,17 @@ class MillimetreScaled(Transform):
         return item
 
     def by_reference(self, label: torch.Tensor | None) -> float | None:
-        """mm per world unit from the two ends of the reference, None where a landmark of them has no position."""
+        """mm per world unit from the two ends of the reference, None where they have no position or lie on one place."""
         if label is None or len(self.reference_points) != 2:
             return None
         points = torch.as_tensor(label)[0]
         ends = [points[[end] if isinstance(end, int) else list(end)] for end in self.reference_points]
-        there = all(bool(is_present(end).all()) for end in ends)
-        distance = float((ends[0].mean(0) - ends[1].mean(0)).norm()) if there else 0.0
-        return self.reference_length / distance if distance > 0 else None
+        if not all(bool(is_present(end).all()) for end in ends):
+            return None
+        present = points[is_present(points)]
+        extent = float((present.amax(0) - present.amin(0)).norm())
+        distance = float((ends[0].mean(0) - ends[1].mean(0)).norm())
+        return self.reference_length / distance if distance > self.reference_min_share * extent else None
 
     @staticmethod
     def by_spacing(spacing: Sequence[float], meta: Mapping[str, Any]) -> float:

@@ -61,6 +61,16 @@ def test_l4_to_l5_are_35_mm_between_centroids():
     assert item["mm_per_world"] == pytest.approx(0.5) and item["unit"] == "mm"
 
 
+def test_l4_and_l5_annotated_on_one_vertebra_leave_pixels():
+    """Four of the 481 films of the challenge are so; 35 mm over the few pixels between them would be metres."""
+    label = spine_of_vertebrae_70_apart()
+    label[0, 64:] = label[0, 60:64] + 2.0  # 2.8 of 1055 pixels
+    assert scale(label)["unit"] == "mm"
+    item = scale(label, reference_min_share=0.01)
+    assert item["mm_per_world"] == 1 and item["unit"] == "pixel"
+    assert scale(spine_of_vertebrae_70_apart(), reference_min_share=0.01)["mm_per_world"] == pytest.approx(0.5)
+
+
 def test_a_missing_corner_of_l5_leaves_pixels():
     label = spine_of_vertebrae_70_apart()
     label[0, 66] = torch.nan
