@@ -31,8 +31,8 @@ class MillimetreScaled(Transform):
         unit_key: where "mm" or "pixel" is written.
         reference_points: two ends, each the index of a landmark or indices of several whose centroid it is; or empty.
         reference_length: their distance in mm.
-        reference_min_share: smallest distance of the two ends that is believed, as a share of the landmarks' extent (the
-            diagonal of their bounding box): ends that were annotated on one place give no scale.
+        reference_min_share: smallest distance of the two ends that is believed, as a share of the landmarks' extent
+            (the diagonal of their bounding box): ends that were annotated on one place give no scale.
 
     Raises:
         InputError: if the scale is not positive or differs between the axes by over 1 %.
@@ -71,8 +71,8 @@ class MillimetreScaled(Transform):
             raise InputError(f"{meta.get('filename_or_obj')}: the size of a pixel must be positive, got {scale:g} mm.")
         if not known:
             logger.warning(
-                "%s: no pixel spacing is known, nor a distance of reference landmarks; its errors are in pixels. Give the "
-                "spacing in the datalist.",
+                "%s: no pixel spacing is known, nor a distance of reference landmarks; its errors are in pixels. "
+                "Give the spacing in the datalist.",
                 meta.get("filename_or_obj"),
             )
         item.pop(self.spacing_key, None)
@@ -81,7 +81,7 @@ class MillimetreScaled(Transform):
         return item
 
     def by_reference(self, label: torch.Tensor | None) -> float | None:
-        """mm per world unit from the two ends of the reference, None where they have no position or lie on one place."""
+        """mm per world unit from the ends of the reference; None where they have no position or lie on one place."""
         if label is None or len(self.reference_points) != 2:
             return None
         points = torch.as_tensor(label)[0]
