@@ -108,6 +108,7 @@ class LandmarkTable:
         self.space = space
         self.rows: list[tuple] = []
         self.dims = 2
+        self.with_spread = False
 
     def add(
         self,
@@ -116,6 +117,7 @@ class LandmarkTable:
         pixels: np.ndarray,
         world: np.ndarray,
         confidence: Sequence[float] | None = None,
+        spread: Sequence[float] | None = None,
     ) -> None:
         """Take up the N landmarks of an image.
 
@@ -123,6 +125,7 @@ class LandmarkTable:
             pixels: (N, 2) or (N, 3) zero-based file pixels.
             world: (N, 3) world RAS; `common.transforms.to_file_space` gives both.
             confidence: N numbers.
+            spread: N numbers, for a column of that name.
 
         Raises:
             InputError: if the numbers differ.
@@ -133,8 +136,10 @@ class LandmarkTable:
             raise InputError(f"{image}: {len(names)} names, {len(pixels)} pixels and {len(world)} points do not fit.")
         self.dims = max(self.dims, pixels.shape[1])
         turned = np.where(np.isfinite(world), world * TO_RAS[self.space], world)  # its own inverse
-        for name, pixel, point, certainty in zip(names, pixels, turned, confidence):
-            self.rows.append((str(image), name, pixel, point, float(certainty)))
+        self.with_spread |= spread is not None
+        spread = [math.nan] * len(names) if spread is None else spread
+        for name, pixel, point, certainty, width in zip(names, pixels, turned, confidence, spread):
+            self.rows.append((str(image), name, pixel, point, float(certainty), float(width)))
 
     def write(self, path: str | os.PathLike) -> None:
         """Write all rows."""
@@ -142,10 +147,12 @@ class LandmarkTable:
         table = csv.writer(text, lineterminator="\n")
         axes = "xyz"[: self.dims]
         space = self.space.lower()
-        table.writerow(["image", "name", *(f"pixel_{a}" for a in axes), *(f"{space}_{a}" for a in "xyz"), "confidence"])
-        for image, name, pixel, point, certainty in self.rows:
+        header = ["image", "name", *(f"pixel_{a}" for a in axes), *(f"{space}_{a}" for a in "xyz"), "confidence"]
+        table.writerow([*header, "spread"] if self.with_spread else header)
+        for image, name, pixel, point, *numbers in self.rows:
             cells = [_cell(value) for value in pixel] + [""] * (self.dims - len(pixel))
-            table.writerow([image, name, *cells, *map(_cell, point), f"{certainty:.3f}" if certainty >= 0 else ""])
+            told = [f"{number:.3f}" if number >= 0 else "" for number in numbers]
+            table.writerow([image, name, *cells, *map(_cell, point), *(told if self.with_spread else told[:1])])
         write_atomically(path, text.getvalue())
 
 

@@ -9,9 +9,8 @@ from ignite.engine import Engine, Events
 from ..data.atomic_writing import replaced_atomically, require_writable
 from ..data.landmark_tables import LandmarkTable
 from ..data.markups_files import write_markups
-from ..transforms.coordinates import world_to_voxel
 from ..transforms.landmark_loading import to_file_space
-from ..visualize import draw_overlay
+from ..visualize import overlay_picture
 
 
 def unique_stem(filename: str, taken: set[str]) -> str:
@@ -26,10 +25,11 @@ def unique_stem(filename: str, taken: set[str]) -> str:
 class SaveLandmarks:
     """Write the predicted landmarks of every image while an evaluator runs.
 
-    Reads from every item `pred` (1, N, D) in world coordinates, `confidence` (N,) and the image's meta. Writes to the
+    Reads from every item `pred` (1, N, D) in world coordinates, `confidence` (N,), of networks whose patches vote the
+    `spread` (N,) of these votes in world units, and the image's meta. Writes to the
     output folder `<stem>.mrk.json`, which 3D Slicer shows on the image, `landmarks.csv` with file pixels and world
-    coordinates (LPS) of all images, and `overlays/<stem>.png` of 2D images. Images of one stem from different files
-    get their suffix into the name.
+    coordinates (LPS) of all images, and `overlays/<stem>.png`. Images of one stem from different files get their suffix
+    into the name.
 
     Args:
         output_dir: folder to write to.
@@ -63,11 +63,12 @@ class SaveLandmarks:
             stem = unique_stem(filename, self.stems)
             pixels, world = to_file_space(pred, image.meta)
             write_markups(self.output_dir / f"{stem}.mrk.json", world, self.landmarks, confidence)
-            self.table.add(filename, self.landmarks, pixels, world, confidence)
-            if self.overlays and image.ndim == 3:
+            spread = torch.as_tensor(output["spread"]).tolist() if "spread" in output else None
+            self.table.add(filename, self.landmarks, pixels, world, confidence, spread)
+            if self.overlays:
                 path = self.output_dir / "overlays" / f"{stem}.png"
                 title = f"{Path(filename).name}  lowest confidence {min(confidence):.2f}"
-                picture = draw_overlay(image[0], world_to_voxel(pred, image.affine), None, self.landmarks, title)
+                picture = overlay_picture(image, pred, None, self.landmarks, title)
                 with replaced_atomically(path) as temporary:
                     picture.save(temporary, format="PNG")
 

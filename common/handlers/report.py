@@ -14,8 +14,8 @@ from ignite.engine import Engine, Events
 
 from ..data.atomic_writing import replaced_atomically, require_writable, write_atomically
 from ..metrics import error_intervals, error_statistics, radial_errors
-from ..transforms.coordinates import is_annotated, is_present, world_to_voxel
-from ..visualize import draw_overlay, save_error_curve
+from ..transforms.coordinates import is_annotated, is_present
+from ..visualize import overlay_picture, save_error_curve
 from .measure import Measure
 from .predictions import unique_stem
 
@@ -44,7 +44,8 @@ class LandmarkReport:
     """Collect predictions and truth while an evaluator runs, and write the report when it completes.
 
     Reads from every item: `pred`, `label` (1, N, D) in world coordinates, `confidence` (N,), `mm_per_world`, `unit` and
-    the image's meta. Writes to the output folder:
+    the image's meta; of networks whose patches vote also their `spread` (N,), in the image's unit. Writes to the output
+    folder:
 
     - `errors.csv`: a row per image and landmark: error, status, predicted and true world coordinates (RAS), confidence;
     - `metrics.json`: `protocol`, `counts`, `overall` (with 95 % intervals by bootstrap over images), `per_landmark`,
@@ -104,9 +105,11 @@ class LandmarkReport:
                 "truth": truth,
                 "errors": (radial_errors(pred, truth) * scale).numpy(),
                 "confidence": torch.as_tensor(output["confidence"]).tolist(),
+                "spread": torch.as_tensor(output["spread"]).tolist() if "spread" in output else None,
+                "scale": scale,
                 "unit": str(batch["unit"]),
             }
-            if len(self.cases) < self.max_overlays and image.ndim == 3:
+            if len(self.cases) < self.max_overlays:
                 self.draw(case, image)
             self.cases.append(case)
             for measure in self.measures:
@@ -116,10 +119,11 @@ class LandmarkReport:
         """Write the overlay picture of one case."""
         mean = np.nanmean(case["errors"]) if np.isfinite(case["errors"]).any() else np.nan
         phantom = "SYNTHETIC PHANTOM  " if self.protocol.get("phantom") else ""
-        pred, truth = (world_to_voxel(case[key], image.affine) for key in ("pred", "truth"))
         name = Path(case["image"]).name
         title = f"{phantom}{name}  mean error {mean:.2f} {case['unit']}  (red: prediction, green: truth)"
-        picture = draw_overlay(image[0], pred, truth, self.landmarks, title)
+        picture = overlay_picture(
+            image, case["pred"], case["truth"], self.landmarks, title, mm_per_world=case["scale"], unit=case["unit"]
+        )
         path = self.output_dir / "overlays" / f"{unique_stem(case['image'], self.stems)}.png"
         with replaced_atomically(path) as temporary:
             picture.save(temporary, format="PNG")
@@ -179,7 +183,8 @@ class LandmarkReport:
     def write_errors(self) -> None:
         """errors.csv: a row per image and landmark."""
         axes = ["x", "y", "z"][: self.cases[0]["pred"].shape[-1]]
-        header = ["image", "landmark", "error", "unit", "status", "confidence"]
+        with_spread = self.cases[0]["spread"] is not None
+        header = ["image", "landmark", "error", "unit", "status", "confidence", *(["spread"] if with_spread else [])]
         header += [f"{kind}_{axis}" for kind in ("predicted", "true") for axis in axes]
 
         rows = []
@@ -188,7 +193,8 @@ class LandmarkReport:
             for i, name in enumerate(self.landmarks):
                 values = [*case["pred"][i].tolist(), *case["truth"][i].tolist()]
                 error, confidence = float(case["errors"][i]), case["confidence"][i]
-                rows.append([case["image"], name, error, case["unit"], status[i], confidence, *values])
+                spread = [case["spread"][i]] if with_spread else []
+                rows.append([case["image"], name, error, case["unit"], status[i], confidence, *spread, *values])
         self.write_table("errors.csv", header, rows)
 
     def write_table(self, name: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -7,12 +7,11 @@ import torch
 from ignite.engine import Engine, Events
 from torch.utils.tensorboard import SummaryWriter
 
-from ..transforms.coordinates import world_to_voxel
-from ..visualize import draw_overlay
+from ..visualize import overlay_picture
 
 
 class TensorBoardOverlay:
-    """Draw prediction and truth of the first 2D images of every validation into TensorBoard.
+    """Draw prediction and truth of the first images of every validation into TensorBoard.
 
     Args:
         log_dir: folder of the event files.
@@ -37,10 +36,10 @@ class TensorBoardOverlay:
     def draw(self, engine: Engine) -> None:
         for output in engine.state.output:
             image = output["image"]
-            if self.drawn >= self.max_images or image.ndim != 3:
+            if self.drawn >= self.max_images:
                 return
-            pred, truth = (world_to_voxel(torch.as_tensor(output[k])[0].cpu(), image.affine) for k in ("pred", "label"))
-            picture = draw_overlay(image[0], pred, truth, self.landmarks, min_size=768)
+            pred, truth = (torch.as_tensor(output[key])[0].cpu() for key in ("pred", "label"))
+            picture = overlay_picture(image, pred, truth, self.landmarks, size=768)
             self.writer = self.writer or SummaryWriter(self.log_dir)
             tag = f"validation/image_{self.drawn}"
             self.writer.add_image(tag, np.asarray(picture), engine.state.epoch, dataformats="HWC")

@@ -2,3 +2,6 @@
 
 from .error_curve import save_error_curve
 from .overlay import draw_overlay, grey_picture
+from .overlay_picture import overlay_picture
+from .vector_field import draw_vector_field
+from .volume_overlay import draw_volume_overlay

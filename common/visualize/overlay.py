@@ -9,6 +9,29 @@ from PIL import Image, ImageDraw, ImageFont
 PREDICTION = (255, 80, 60)
 TRUTH = (70, 230, 110)
 ERROR = (255, 220, 60)
+TEXT = (255, 255, 255)
+
+
+def picture_font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+    """The font of all pictures, `size` pixels high, but never too small to read."""
+    return ImageFont.load_default(size=max(11, size))
+
+
+def grey_values(plane: torch.Tensor | np.ndarray) -> np.ndarray:
+    """Grey values of any device, kind and shape as a float32 array."""
+    return np.asarray(torch.as_tensor(plane).detach().cpu().float())
+
+
+def grey_range(values: np.ndarray) -> tuple[float, float]:
+    """The grey values that are drawn black and white: single outliers do not darken the picture."""
+    low, high = np.nanpercentile(values, [0.5, 99.5]) if values.size else (0, 0)
+    return low, high
+
+
+def stretched(plane: np.ndarray, low: float, high: float) -> Image.Image:
+    """A grey picture of one plane (W, H), x first, one pixel per voxel, black at `low` and white at `high`."""
+    grey = np.clip((np.nan_to_num(plane) - low) / (high - low if high > low else 1), 0, 1) * 255
+    return Image.fromarray(np.ascontiguousarray(grey.T).astype(np.uint8))
 
 
 def grey_picture(plane: torch.Tensor | np.ndarray, min_size: int = 1024) -> tuple[Image.Image, float]:
@@ -17,10 +40,8 @@ def grey_picture(plane: torch.Tensor | np.ndarray, min_size: int = 1024) -> tupl
     Returns:
         the picture and the factor by which it was enlarged.
     """
-    plane = np.asarray(torch.as_tensor(plane).detach().cpu().float())
-    low, high = np.nanpercentile(plane, [0.5, 99.5]) if plane.size else (0, 0)
-    grey = np.clip((np.nan_to_num(plane) - low) / (high - low if high > low else 1), 0, 1) * 255
-    picture = Image.fromarray(np.ascontiguousarray(grey.T).astype(np.uint8))
+    plane = grey_values(plane)
+    picture = stretched(plane, *grey_range(plane))
     factor = max(1.0, min_size / max(picture.size))
     size = [round(s * factor) for s in picture.size]
     return picture.resize(size, Image.Resampling.BICUBIC).convert("RGB"), factor
@@ -47,7 +68,7 @@ def draw_overlay(
     """
     picture, factor = grey_picture(plane, min_size)
     canvas = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(size=max(11, round(max(picture.size) / 85)))
+    font = picture_font(round(max(picture.size) / 85))
     radius = max(picture.size) / 250
 
     def place(points: torch.Tensor | np.ndarray | None) -> np.ndarray | None:
@@ -76,9 +97,7 @@ def draw_overlay(
             box = canvas.textbbox(place_of_text, names[i], font=font)
             if all(box[0] > b[2] or box[2] < b[0] or box[1] > b[3] or box[3] < b[1] for b in written):
                 written.append(box)
-                canvas.text(
-                    place_of_text, names[i], fill=(255, 255, 255), font=font, stroke_width=1, stroke_fill=(0, 0, 0)
-                )
+                canvas.text(place_of_text, names[i], fill=TEXT, font=font, stroke_width=1, stroke_fill=(0, 0, 0))
     if title:
-        canvas.text((8, 6), title, fill=(255, 255, 255), font=font, stroke_width=2, stroke_fill=(0, 0, 0))
+        canvas.text((8, 6), title, fill=TEXT, font=font, stroke_width=2, stroke_fill=(0, 0, 0))
     return picture

@@ -107,7 +107,8 @@ def test_a_prediction_on_a_volume_is_written_where_itk_says_that_the_voxel_lies(
     rows = save(tmp_path / "out", output(load(path), [[-lps[0], -lps[1], lps[2]]]), names=["tip"])
     assert numbers(rows[0], "pixel_x", "pixel_y", "pixel_z") == pytest.approx([3, 2, 1], abs=1e-4)
     assert numbers(rows[0], "lps_x", "lps_y", "lps_z") == pytest.approx(lps, abs=1e-4)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["head.v2.mrk.json", "landmarks.csv"]
+    found = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file())
+    assert found == ["head.v2.mrk.json", "landmarks.csv", "overlays/head.v2.png"]
 
 
 def test_files_of_one_name_never_overwrite_each_other(tmp_path):

@@ -182,13 +182,15 @@ def test_one_landmark_in_one_image_is_enough(tmp_path):
     assert metrics["per_landmark"]["apex"]["count"] == 1
 
 
-def test_volumes_have_a_third_coordinate_and_no_overlay(tmp_path):
+def test_volumes_have_a_third_coordinate_and_an_overlay_in_three_planes(tmp_path):
     metrics, rows = report(
         tmp_path, [step("a.nii.gz", [[2.0, 3.0, 6.0]], [[0.0, 0.0, 0.0]], size=(4, 5, 6))], landmarks=["apex"]
     )
     assert metrics["overall"]["mean"] == 7.0
     assert (rows[0]["predicted_z"], rows[0]["true_z"]) == ("6.000000", "0.000000")
-    assert not (tmp_path / "overlays").exists()
+    with Image.open(tmp_path / "overlays" / "a.png") as picture:
+        width, height = picture.size
+    assert width == pytest.approx(1024, abs=2) and width / 3 < height < width / 2  # one row of three squares, and text
 
 
 def test_a_second_run_forgets_the_first(tmp_path):
