@@ -1,6 +1,7 @@
+from .aortic_root import AORTIC_ROOT_LANDMARKS
 from .cephalometric import CEPHALOMETRIC_LANDMARKS
 from .datalist import all_items, datalist_info, load_datalist, write_datalist
-from .datasets import LandmarkDataset, PredictionDataset, input_error_in
+from .datasets import AugmentedView, LandmarkDataset, PredictionDataset, input_error_in
 from .hand import HAND_LANDMARKS, WRIST_LANDMARKS, WRIST_WIDTH_MM
 from .image_files import LandmarkImageReader, read_image
 from .image_listing import list_images
@@ -12,6 +13,7 @@ from .landmark_files import (
     read_landmarks,
     write_markups,
 )
+from .olfactory_bulbs import OLFACTORY_BULB_LANDMARKS
 from .phantom_hand import draw_hand
 from .phantoms import phantom_dataset
 from .spine import SPINE_LANDMARKS

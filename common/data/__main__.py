@@ -11,6 +11,7 @@ from .hand_atlas import import_hand_atlas
 from .isbi2015 import import_isbi2015
 from .phantoms import phantom_dataset
 from .table_import import import_table
+from .volume_import import import_volumes
 
 
 def main() -> None:
@@ -21,6 +22,7 @@ def main() -> None:
         "import_hand_atlas": import_hand_atlas,
         "import_isbi2015": import_isbi2015,
         "import_table": import_table,
+        "import_volumes": import_volumes,
         "phantom": phantom_dataset,
     }
     try:

@@ -16,7 +16,7 @@ from scipy.io import loadmat
 from tqdm import tqdm
 
 from ..errors import InputError
-from .datalist import tell_lists, write_datalist
+from .datalist import tell, tell_lists, write_datalist
 from .film_duplicates import film_thumbnail, pair_groups, same_films
 from .image_files import read_image
 from .spine import CORNERS, SPINE_LANDMARKS, VERTEBRAE
@@ -191,12 +191,6 @@ def read_part(images: Path, labels: Path) -> list[SpineFilm]:
     tell("put in order", [f"{film.path.name}: {film.reordered}" for film in films if film.reordered])
     tell("points outside the image", [f"{film.path.name}: {', '.join(film.outside)}" for film in films if film.outside])
     return films
-
-
-def tell(what: str, entries: list[str]) -> None:
-    """Print a heading with the number of its entries, and these."""
-    if entries:
-        print(f"{what} ({len(entries)}):", *entries, sep="\n    ")
 
 
 def import_aasce2019(

@@ -1,6 +1,7 @@
 """Look for what ruins results before training: wrong labels, leaking images, odd shapes."""
 
 import hashlib
+import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,19 +10,29 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import torch
-from monai.transforms import Compose, LoadImaged, Resize
-from scipy.spatial.transform import Rotation
+from monai.transforms import Compose, LoadImaged
 from tqdm import tqdm
 
 from ..errors import InputError
 from ..transforms.coordinates import is_present, world_to_voxel
 from ..transforms.landmark_loading import LoadLandmarksd
+from .atomic_writing import require_writable
+from .contact_sheet import Picture, contact_sheet, flat_picture, volume_picture
 from .datalist import datalist_info, load_datalist
 from .datasets import input_error_in
 from .film_duplicates import film_thumbnail, same_films
 from .image_files import LandmarkImageReader
+from .shape_fitting import exchange_swapped, mean_shape, residuals, reversed_pairs
+from .volume_geometry import VolumeGeometry, describe_geometries, geometry_of, odd_geometries
+
+SHEET = "contact_sheet.png"
+HARMLESS = (
+    *("without coordinate", "same place", "outlying shape", "constant image", "known duplicate"),
+    *("unusual spacing", "unusual orientation", "doubtful header"),
+)
 
 
 @dataclass
@@ -37,7 +48,8 @@ class Case:
     digest: str = ""
     thumbnail: np.ndarray | None = None  # `film_thumbnail`
     duplicate: bool = False  # the datalist says that another list holds the same film
-    picture: np.ndarray | None = None
+    picture: Picture | None = None
+    geometry: VolumeGeometry | None = None  # of a volume
 
 
 @dataclass(frozen=True)
@@ -49,53 +61,6 @@ class Finding:
     text: str
 
 
-def similarity_fit(
-    shape: np.ndarray, target: np.ndarray, mirror: bool = False, weights: np.ndarray | None = None
-) -> np.ndarray:
-    """The shape (N, D), mirrored if asked, moved onto the target by the best rotation, scale and translation.
-
-    The best by the sum of squared distances, each times its weight (N,). Rows that are not finite in either are left
-    out of the fit and stay NaN.
-    """
-    valid = np.isfinite(shape).all(1) & np.isfinite(target).all(1)
-    weight = np.ones(valid.sum()) if weights is None else weights[valid]
-    flip = np.ones(shape.shape[1])
-    flip[0] = -1 if mirror else 1
-    source = shape * flip
-    centre, goal = (np.average(points[valid], axis=0, weights=weight) for points in (source, target))
-    a, b = source[valid] - centre, target[valid] - goal
-    if shape.shape[1] == 2:  # a rotation in the plane
-        angle = np.arctan2(weight @ (a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]), weight @ (a * b).sum(1))
-        matrix = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    else:
-        matrix = Rotation.align_vectors(b, a, weight)[0].as_matrix()
-    rotated = (source - centre) @ matrix.T
-    scale = weight @ (rotated[valid] * b).sum(1) / max(weight @ (a**2).sum(1), 1e-12)
-    return scale * rotated + goal
-
-
-def mean_shape(shapes: Sequence[np.ndarray], rounds: int = 5) -> np.ndarray:
-    """The median of shapes (N, D) after alignment to it, scaled to a root mean square radius of 1 (Procrustes)."""
-    mean = max(shapes, key=lambda s: np.isfinite(s).all(1).sum())
-    for _ in range(rounds):
-        mean = mean - np.nanmean(mean, axis=0)
-        mean = mean / np.sqrt(np.nanmean((mean**2).sum(1)))
-        mean = np.nanmedian([similarity_fit(shape, mean) for shape in shapes], axis=0)
-    return mean
-
-
-def residuals(shape: np.ndarray, mean: np.ndarray, mirror: bool = False, rounds: int = 10) -> np.ndarray:
-    """Distance of every landmark of an aligned shape from the mean shape, in units of its radius: (N,).
-
-    Distances over a tenth of the radius enter the alignment by themselves, not by their squares (Huber's loss,
-    iteratively reweighted), so that a few wrong landmarks do not pull the others off their places.
-    """
-    distance = np.zeros(len(shape))
-    for _ in range(rounds):
-        distance = np.linalg.norm(similarity_fit(shape, mean, mirror, 1 / np.maximum(distance, 0.1)) - mean, axis=1)
-    return distance
-
-
 def read_case(list_name: str, item: Mapping[str, Any], load: Compose, findings: list[Finding]) -> Case:
     """Read an image with its landmarks; what is wrong with them becomes a finding."""
     case = Case(list_name, item["image"], item.get("group"), duplicate=bool(item.get("duplicate", False)))
@@ -105,16 +70,20 @@ def read_case(list_name: str, item: Mapping[str, Any], load: Compose, findings: 
         findings.append(Finding("unreadable", case.image, str(input_error_in(error) or error)))
         return case
     image, label = data["image"], data["label"]
-    case.digest = hashlib.sha256(np.ascontiguousarray(image.numpy())).hexdigest()
     case.size = tuple(image.shape[1:])
     world = torch.where(is_present(label[0])[:, None], label[0], torch.nan)  # an absent one has no place either
     case.world = world.numpy()
     case.points = world_to_voxel(world, image.affine).numpy()
-    plane = image if image.ndim == 3 else image.max(dim=-1).values
-    longest = max(plane.shape[1:])
-    small = Resize([max(1, round(s * 240 / longest)) for s in plane.shape[1:]], mode="area")(plane)
-    case.picture = np.asarray(small[0])
-    case.thumbnail = film_thumbnail(plane)
+    pixels = image.numpy()[0]
+    if pixels.ndim == 2:
+        case.picture = flat_picture(pixels, case.points)
+    else:
+        case.geometry = geometry_of(image.meta, case.image)
+        case.picture = volume_picture(pixels, case.world, case.geometry.affine)
+        pixels = nibabel.apply_orientation(pixels, nibabel.io_orientation(case.geometry.affine))
+    # a volume in one orientation, so that it is known again where another file stores it in another
+    case.digest = hashlib.sha256(np.ascontiguousarray(pixels)).hexdigest()
+    case.thumbnail = film_thumbnail(torch.from_numpy(np.ascontiguousarray(pixels))[None])
     if case.thumbnail is None:
         findings.append(Finding("constant image", case.image, "every pixel has the same value"))
     return case
@@ -174,29 +143,23 @@ def check_shapes(cases: Sequence[Case], names: Sequence[str], tolerance: float =
     return found
 
 
-def exchange_swapped(
-    shape: np.ndarray, mean: np.ndarray, limit: np.ndarray
-) -> tuple[list[tuple[int, int]], np.ndarray]:
-    """Pairs of odd landmarks that lie much closer to the mean shape once their labels are exchanged, the best first.
+def check_volumes(cases: Sequence[Case], names: Sequence[str], known: Sequence[Finding]) -> list[Finding]:
+    """Spacings and orientations unlike those of the other volumes, and landmarks that lie the other way round.
 
-    Returns:
-        the pairs, and the residuals (N,) after all exchanges.
+    Args:
+        known: findings so far; a volume of which labels are swapped or mirrored is not told again for its directions.
     """
-    shape, swaps = shape.copy(), []
-    row = residuals(shape, mean)
-    while True:
-        after = {}
-        for pair in combinations(np.flatnonzero(np.nan_to_num(row) > limit), 2):
-            exchanged = shape.copy()
-            exchanged[list(pair)] = exchanged[list(pair[::-1])]
-            new = residuals(exchanged, mean)
-            if (new[list(pair)] < 0.5 * row[list(pair)]).all() and np.nansum(new) < np.nansum(row):
-                after[pair] = exchanged, new
-        if not after:
-            return swaps, row
-        best = min(after, key=lambda pair: np.nansum(after[pair][1]))
-        shape, row = after[best]
-        swaps.append(best)
+    volumes = [c for c in cases if c.geometry is not None]
+    odd = odd_geometries({c.image: c.geometry for c in volumes})
+    found = [Finding(kind, image, text) for image, kind, text in odd]
+    explained = {f.image for f in known if f.kind in ("swapped labels", "mirrored")}
+    for case, pairs in zip(volumes, reversed_pairs([c.world for c in volumes]) if volumes else ()):
+        if pairs and case.image not in explained:
+            listed = ", ".join(f"{names[i]} and {names[j]}" for i, j in pairs[:3])
+            more = f" and {len(pairs) - 3} more pairs" if len(pairs) > 3 else ""
+            text = f"{listed}{more} lie the other way round than in the other volumes: exchanged labels, or orientation"
+            found.append(Finding("reversed direction", case.image, text))
+    return found
 
 
 def check_leaks(cases: Sequence[Case]) -> list[Finding]:
@@ -206,8 +169,9 @@ def check_leaks(cases: Sequence[Case]) -> list[Finding]:
     """
     found = []
     readable = [c for c in cases if c.thumbnail is not None]
-    for i, j in same_films([c.thumbnail for c in readable]):
-        a, b = readable[i], readable[j]
+    flat, volumes = ([c for c in readable if (c.geometry is None) == is_flat] for is_flat in (True, False))
+    pairs = [(films[i], films[j]) for films in (flat, volumes) for i, j in same_films([c.thumbnail for c in films])]
+    for a, b in pairs:
         if a.image != b.image:
             same = "equal pixels" if a.digest == b.digest else "look alike"
             where = f"{a.list_name} and {b.list_name}"
@@ -224,46 +188,39 @@ def check_leaks(cases: Sequence[Case]) -> list[Finding]:
     return found
 
 
-def contact_sheet(cases: Sequence[Case], findings: Sequence[Finding], path: Path, limit: int = 48) -> None:
-    """A page of small pictures with their landmarks, those with findings first and marked."""
-    from matplotlib.figure import Figure
+def sheet_path(dataset_dir: str, sheet: str | None) -> Path:
+    """Where the contact sheet goes, seen to be writable before all images are read.
 
-    reasons: dict[str, list[str]] = defaultdict(list)
-    for finding in findings:
-        reasons[finding.image].append(finding.kind)
-    shown = sorted((c for c in cases if c.picture is not None), key=lambda c: c.image not in reasons)[:limit]
-    if not shown:
-        return
-    columns = 8
-    rows = -(-len(shown) // columns)
-    figure = Figure(figsize=(2 * columns, 2.6 * rows), layout="constrained")
-    for case, axes in zip(shown, np.ravel(figure.subplots(rows, columns, squeeze=False))):
-        axes.imshow(case.picture.T, cmap="gray")
-        factor = np.array(case.picture.shape) / np.array(case.size[:2])
-        points = (case.points[:, :2] + 0.5) * factor - 0.5
-        axes.scatter(*points.T, s=4, c=np.arange(len(points)), cmap="hsv")
-        kinds = ", ".join(sorted(set(reasons[case.image])))
-        axes.set_title(f"{Path(case.image).name}\n{kinds}", fontsize=6, color="red" if kinds else "black")
-    for axes in figure.axes:
-        axes.axis("off")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=100)
+    Raises:
+        InputError: if a path was given that cannot be written.
+    """
+    if sheet is not None:
+        require_writable(Path(sheet).parent, "sheet")
+        return Path(sheet)
+    folder = Path(dataset_dir).expanduser()
+    try:
+        require_writable(folder if folder.is_dir() else folder.parent, "sheet")
+    except InputError:  # data are often mounted read-only
+        return Path(tempfile.mkdtemp(prefix="check_")) / SHEET
+    return (folder if folder.is_dir() else folder.parent) / SHEET
 
 
-def check(dataset_dir: str, sheet: str = "contact_sheet.png", exempt_lists: Sequence[str] = ("all", "fold*")) -> None:
+def check(dataset_dir: str, sheet: str | None = None, exempt_lists: Sequence[str] = ("all", "fold*")) -> None:
     """Check a data set before training and print what a person should look at.
 
     Looks at every list of `datalist.json` for unreadable files, points off the image, landmarks on one place, swapped
-    and mirrored labels, outlying shapes, duplicate films, and images or patients in two lists. Draws a contact sheet.
+    and mirrored labels, outlying shapes, duplicate films, and images or patients in two lists; in volumes also for
+    landmarks the other way round, and for spacings and orientations unlike those of the others. Draws a contact sheet.
 
     Args:
         dataset_dir: folder with `datalist.json`.
-        sheet: picture to write; a relative path lies in the current directory.
+        sheet: picture to write; by default `contact_sheet.png` in the data folder, or in a new temporary folder where
+            the data folder cannot be written.
         exempt_lists: lists that repeat images of others on purpose; `*` stands for any ending.
 
     Raises:
         InputError: if something was found that must be mended: all but missing and equal coordinates, outlying shapes,
-            constant images and duplicates that the datalist marks.
+            constant images, duplicates that the datalist marks, and unusual but possible geometry of volumes.
     """
     info = datalist_info(dataset_dir)
     findings: list[Finding] = []
@@ -276,6 +233,7 @@ def check(dataset_dir: str, sheet: str = "contact_sheet.png", exempt_lists: Sequ
     lists = {n: load_datalist(dataset_dir, n, names) for n in wanted}
     if not lists:
         raise InputError(f"{dataset_dir}: lists no image to check; add images to its datalist.json.")
+    path = sheet_path(dataset_dir, sheet)
     load = Compose([
         LoadImaged("image", reader=LandmarkImageReader(), ensure_channel_first=True, image_only=True),
         LoadLandmarksd("label", names=names, outside="ignore"),
@@ -286,18 +244,24 @@ def check(dataset_dir: str, sheet: str = "contact_sheet.png", exempt_lists: Sequ
     readable = [c for c in cases if c.points is not None]
     for case in readable:
         findings += check_points(case, names)
-    findings += check_shapes(readable, names) + check_leaks(cases)
-    contact_sheet(cases, findings, Path(sheet))
+    findings += check_shapes(readable, names)
+    findings += check_volumes(readable, names, findings) + check_leaks(cases)
+    reasons: dict[str, list[str]] = defaultdict(list)
+    for finding in findings:
+        reasons[finding.image].append(finding.kind)
+    contact_sheet({c.image: c.picture for c in readable}, reasons, path)
 
     print(f"{info['name']}: " + ", ".join(f"{len(items)} images in {name}" for name, items in lists.items()))
+    if geometries := {Path(c.image).name: c.geometry for c in readable if c.geometry is not None}:
+        print(*describe_geometries(geometries), sep="\n")
     kinds = sorted({f.kind for f in findings})
     for kind in kinds:
         print(f"{kind}:")
         for finding in (f for f in findings if f.kind == kind):
             print(f"    {finding.image}: {finding.text}")
-    print(f"contact sheet: {Path(sheet).resolve()}")
-    harmless = ("without coordinate", "same place", "outlying shape", "constant image", "known duplicate")
-    serious = [f for f in findings if f.kind not in harmless]
+    if path.exists():
+        print(f"contact sheet: {path.resolve()}")
+    serious = [f for f in findings if f.kind not in HARMLESS]
     if serious:
         raise InputError(f"{dataset_dir}: {len(serious)} findings must be mended before training (listed above).")
     print("nothing that would ruin a training was found." if not findings else "look at the findings above.")

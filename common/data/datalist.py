@@ -63,7 +63,7 @@ def load_datalist(
     files = [item[key] for item in items for key in keys if isinstance(item.get(key), str)]
     _check_files(files, f"{path}: list '{name}'", "landmark file")
     order = _order(content.get("landmarks"), landmarks, path)
-    count = len(order or content.get("landmarks") or landmarks or ())
+    count = len(content.get("landmarks") or landmarks or ())
     for item in items:
         _check_spacing(item, path)
         for key in keys:
@@ -103,6 +103,13 @@ def tell_lists(dataset_dir: str | os.PathLike) -> dict[str, int]:
     sizes = datalist_info(dataset_dir)["lists"]
     print(f"{Path(dataset_dir) / DATALIST}: " + ", ".join(f"{size} {name}" for name, size in sizes.items()) + ".")
     return sizes
+
+
+def tell(what: str, entries: Sequence[str], limit: int | None = None) -> None:
+    """Print a heading with the number of its entries, and these, the first ones where there is a limit."""
+    if entries:
+        rest = [f"... and {len(entries) - limit} more"] if limit is not None and len(entries) > limit else []
+        print(f"{what} ({len(entries)}):", *entries[:limit], *rest, sep="\n    ")
 
 
 def write_datalist(dataset_dir: str | os.PathLike, **content: Any) -> Path:
@@ -208,14 +215,14 @@ def _check_spacing(item: dict[str, Any], path: Path) -> None:
 
 
 def _order(own: Sequence[str] | None, wanted: Sequence[str] | None, path: Path) -> list[int] | None:
-    """Where each landmark wanted stands in the data set's own points; None where they need no reordering."""
+    """Where each landmark wanted stands in the data set's own points, which may have more; None for their own order."""
     if own is None or wanted is None or list(own) == list(wanted):
         return None
-    if sorted(own) != sorted(wanted):
-        odd = [name for name in own if name not in wanted] or [name for name in wanted if name not in own]
-        kind = "which are not wanted here" if odd[0] in own else "which it lacks"
+    if lacking := [name for name in wanted if name not in own]:
+        odd = [name for name in own if name not in wanted]
+        others = f", has {', '.join(odd[:5])}" if odd else ""
         raise InputError(
-            f"{path}: its {len(own)} landmarks are not the {len(wanted)} expected ({', '.join(odd[:5])}, "
-            f"{kind}); take the data set of this anatomy or rename them."
+            f"{path}: its {len(own)} landmarks do not hold all {len(wanted)} expected (it lacks "
+            f"{', '.join(lacking[:5])}{others}); take the data set of this anatomy or rename them."
         )
     return [list(own).index(name) for name in wanted]

@@ -1,10 +1,13 @@
 """Data sets for training and prediction: reproducible augmentation, and input files that may be bad."""
 
+import contextlib
+import copy
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from monai.data import CacheDataset, Dataset
 from monai.transforms import Compose
 from torch.utils.data import IterableDataset, get_worker_info
@@ -21,6 +24,23 @@ def input_error_in(error: BaseException | None) -> InputError | None:
             return error
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return None
+
+
+@contextlib.contextmanager
+def unwrapped_input_errors() -> Iterator[None]:
+    """Raise bad input as the one-sentence `InputError` that it is, out of MONAI's "applying transform" wrappings."""
+    try:
+        yield
+    except Exception as error:
+        if (reason := input_error_in(error)) is None:
+            raise
+        raise reason from None
+
+
+def seed_transform(transform: Compose, seed: int, epoch: int, index: int) -> None:
+    """Give random transforms a state that depends on these three numbers alone."""
+    state = np.random.SeedSequence([seed, epoch, index]).generate_state(1)[0]
+    transform.set_random_state(seed=int(state))
 
 
 class LandmarkDataset(CacheDataset):
@@ -52,23 +72,51 @@ class LandmarkDataset(CacheDataset):
         self.seed = seed
         self.epoch = 0
         transform = transform if isinstance(transform, Compose) else Compose(transform)
-        try:
+        with unwrapped_input_errors():
             super().__init__(data, transform, cache_rate=cache_rate, num_workers=num_workers, progress=progress)
-        except Exception as error:
-            if (reason := input_error_in(error)) is None:
-                raise
-            raise reason from None
 
     def _transform(self, index: int) -> Any:
         index %= len(self)
-        seed = np.random.SeedSequence([self.seed, self.epoch, index]).generate_state(1)[0]
-        self.transform.set_random_state(seed=int(seed))
-        try:
+        seed_transform(self.transform, self.seed, self.epoch, index)
+        with unwrapped_input_errors():
             return super()._transform(index)
-        except Exception as error:
-            if (reason := input_error_in(error)) is None:
-                raise
-            raise reason from None
+
+    def before_augmentation(self, index: int) -> Any:
+        """A copy of an item as it is before the first random transform, from the cache where it is there."""
+        return copy.deepcopy(self._cache[index]) if index < self.cache_num else self._load_cache_item(index)
+
+
+class AugmentedView(torch.utils.data.Dataset):
+    """The items of a `LandmarkDataset` after its cached transforms, with other random transforms behind them.
+
+    So that two stages of a training read the same images from one cache. Random transforms depend on seed, epoch and
+    index alone, and bad input is one sentence, as there.
+
+    Args:
+        dataset: whose cached items are used.
+        transform: list of transforms or `Compose` that follow.
+        seed: seed of the augmentation.
+    """
+
+    def __init__(self, dataset: LandmarkDataset, transform: Sequence[Callable] | Callable, seed: int = 0) -> None:
+        self.dataset = dataset
+        self.transform = transform if isinstance(transform, Compose) else Compose(transform)
+        self.seed = seed
+        self.epoch = 0
+
+    @property
+    def data(self) -> Sequence[Any]:
+        return self.dataset.data
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        seed_transform(self.transform, self.seed, self.epoch, index)
+        with unwrapped_input_errors():
+            return self.transform(self.dataset.before_augmentation(index))
 
 
 class PredictionDataset(IterableDataset):

@@ -18,6 +18,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from .phantom_volume import volume_affine, write_volume
+
 # The package may have any name: a packaged bundle carries it as `scripts`.
 _PACKAGE = __package__
 _ROOT = str(Path(__file__).resolve().parents[len(_PACKAGE.split("."))])
@@ -104,14 +106,30 @@ def worker_count(pictures: int) -> int:
     return max(1, min(cores, pictures // 8))
 
 
-def draw_one(folder: str, draw: tuple[str, str], size: list[int], file: str, seed: list[int]) -> list[list[float]]:
-    """Draw the picture `file`, save it as an 8 bit PNG, and return its points (N, 2), rounded to 3 decimals.
+def draw_one(
+    folder: str, draw: tuple[str, str], size: list[int], file: str, seed: list[int], volume: dict | None = None
+) -> list[list[float]]:
+    """Draw the picture or volume `file`, save it, and return its points (N, D), rounded to 3 decimals.
 
-    `draw`: a module of this package and its function `draw(rng, size)`, which gives image (W, H) and points.
+    Pictures become 8 bit PNG, volumes 16 bit NIfTI.
+
+    Args:
+        folder: of the data set.
+        draw: a module of this package and its function `draw(rng, size)`, which gives image (W, H) and points; for
+            volumes `draw(rng, size, spacing)`, which gives (X, Y, Z) and points.
+        size: of the image in pixels or voxels.
+        file: path in the folder.
+        seed: of all that is random.
+        volume: for volumes, `spacing`, `axes` and `oblique` as `phantom_volume.volume_affine` takes them.
     """
     function = getattr(importlib.import_module(f".{draw[0]}", __package__), draw[1])
-    image, points = function(np.random.default_rng(seed), tuple(size))
-    Image.fromarray(np.ascontiguousarray(image.T)).save(Path(folder) / file, compress_level=4)
+    rng = np.random.default_rng(seed)
+    if volume is None:
+        image, points = function(rng, tuple(size))
+        Image.fromarray(np.ascontiguousarray(image.T)).save(Path(folder) / file, compress_level=4)
+    else:
+        image, points = function(rng, tuple(size), tuple(volume["spacing"]))
+        write_volume(Path(folder) / file, image, volume_affine(rng, size, **volume))
     return np.round(points, 3).tolist()
 
 

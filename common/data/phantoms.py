@@ -17,8 +17,10 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from ..errors import InputError
+from .aortic_root import AORTIC_ROOT_LANDMARKS
 from .cephalometric import CEPHALOMETRIC_LANDMARKS
 from .hand import HAND_LANDMARKS
+from .olfactory_bulbs import OLFACTORY_BULB_LANDMARKS
 from .phantom_skull_shapes import FILM_MM
 from .phantom_workers import draw_in_processes
 from .spine import SPINE_LANDMARKS
@@ -38,18 +40,24 @@ class Phantom:
     """How the phantom sets of an anatomy are made.
 
     Args:
-        draw: module of this package and function `draw(rng, size) -> (image, points)` that draws one.
+        draw: module of this package and function `draw(rng, size) -> (image, points)` that draws one; for volumes
+            `draw(rng, size, spacing)`.
         landmarks: names of the points.
         version: to be raised whenever the drawing changes, so that kept sets are made anew.
-        sizes: for each size of set, (width, height) of its pictures and number of pictures in each list.
+        sizes: for each size of set, (width, height) of its pictures and number of pictures in each list; for
+            volumes (X, Y, Z), the number in each list, and millimetres per voxel.
         film_mm: width and height in millimetres of what a picture shows, where real films state it too.
+        axes: of volumes, what the axes of the array point at, such as "LPS"; of pictures nothing.
+        oblique: degrees by which half of the volumes are turned about each axis in the world (a standard deviation).
     """
 
     draw: tuple[str, str]
     landmarks: tuple[str, ...]
     version: int
-    sizes: dict[str, tuple[tuple[int, ...], dict[str, int]]]
+    sizes: dict[str, tuple]
     film_mm: tuple[float, ...] | None = None
+    axes: str = ""
+    oblique: float = 0.0
 
     def spacing(self, size: str) -> list[float] | None:
         """Millimetres per pixel along each axis, or None where a film tells nothing of its size."""
@@ -60,7 +68,8 @@ class Phantom:
     def folder(self, anatomy: str, size: str) -> str:
         """Name of the set's folder: anatomy, size, and a hash of all that decides on its content."""
         settings = [self.draw, self.landmarks, self.version, self.sizes[size]]
-        settings = json.dumps(settings if self.film_mm is None else [*settings, self.film_mm], sort_keys=True)
+        settings += [self.film_mm] * (self.film_mm is not None) + [self.axes, self.oblique] * bool(self.axes)
+        settings = json.dumps(settings, sort_keys=True)
         return f"{anatomy}_{size}_{hashlib.sha256(settings.encode()).hexdigest()[:12]}"
 
 
@@ -93,6 +102,28 @@ ANATOMIES: dict[str, Phantom] = {
             "quick": ((192, 512), {"training": 64, "validation": 8, "test": 8}),
         },
     ),
+    "aortic_root": Phantom(
+        draw=("phantom_aortic_root", "draw_aortic_root"),
+        landmarks=AORTIC_ROOT_LANDMARKS,
+        version=1,
+        sizes={
+            "default": ((96, 96, 80), {"training": 60, "validation": 10, "test": 20}, (1.5, 1.5, 1.5)),
+            "quick": ((64, 64, 56), {"training": 32, "validation": 4, "test": 6}, (2.0, 2.0, 2.0)),
+            "clinical": ((512, 512, 250), {"test": 1}, (0.4, 0.4, 0.45)),
+        },
+        axes="LPS",
+    ),
+    "olfactory_bulbs": Phantom(
+        draw=("phantom_olfactory", "draw_olfactory_bulbs"),
+        landmarks=OLFACTORY_BULB_LANDMARKS,
+        version=1,
+        sizes={
+            "default": ((256, 256, 28), {"training": 36, "validation": 6, "test": 20}, (0.46875, 0.46875, 1.0)),
+            "quick": ((128, 128, 28), {"training": 16, "validation": 4, "test": 4}, (0.9375, 0.9375, 1.0)),
+        },
+        axes="LIP",
+        oblique=4.0,
+    ),
 }
 
 # Sets whose digests this process has checked, with the sizes of their files then.
@@ -103,11 +134,11 @@ def phantom_dataset(anatomy: str = "hand", size: str = "default") -> str:
     """Folder of a phantom data set with its `datalist.json`, which is made on first use and kept.
 
     It lies under `$MONAI_DATA_DIRECTORY/landmark_phantoms`, or `~/.cache/landmark_phantoms` where that
-    variable is not set. Points are zero-based pixels (x, y).
+    variable is not set. Points are zero-based pixels (x, y) or voxels of the file.
 
     Args:
         anatomy: one of `ANATOMIES`.
-        size: "default", or "quick" for few small pictures.
+        size: "default", or "quick" for few small pictures; "clinical" for one volume of full size.
 
     Raises:
         InputError: when anatomy or size is unknown, or the folder cannot be written.
@@ -175,15 +206,18 @@ def _make(folder: Path, phantom: Phantom, anatomy: str, size: str) -> None:
 
 
 def _draw_all(folder: Path, phantom: Phantom, anatomy: str, size: str) -> None:
-    image_size, counts = phantom.sizes[size]
+    image_size, counts, *spacing = phantom.sizes[size]
     (folder / "images").mkdir(parents=True)
+    ending = ".nii.gz" if phantom.axes else ".png"
     # The seed of a picture depends on its list and number alone, not on how the work is shared.
     jobs = [
-        {"file": f"images/{section}_{number:03d}.png", "seed": [phantom.version, stream, number]}
+        {"file": f"images/{section}_{number:03d}{ending}", "seed": [phantom.version, stream, number]}
         for stream, (section, count) in enumerate(counts.items())
         for number in range(count)
     ]
     settings = {"folder": str(folder), "draw": phantom.draw, "size": image_size}
+    if phantom.axes:
+        settings["volume"] = {"spacing": spacing[0], "axes": phantom.axes, "oblique": phantom.oblique}
     points = draw_in_processes(settings, jobs, f"Drawing {len(jobs)} synthetic {anatomy} phantoms")
     datalist = {
         "name": f"synthetic {anatomy} phantoms ({size}, version {phantom.version})",

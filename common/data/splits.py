@@ -1,8 +1,12 @@
-"""Divisions of a data set that depend on names alone, so that they are the same on every machine."""
+"""Divisions of a data set that are the same on every machine: by names, or by a seed."""
 
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
+
+import numpy as np
+
+from ..errors import InputError
 
 
 def _digest(name: str) -> int:
@@ -31,3 +35,49 @@ def grouped_folds(groups: Sequence[str], folds: int) -> list[int]:
         fold_of[group] = fold
         fold_sizes[fold] += sizes[group]
     return [fold_of[group] for group in groups]
+
+
+def random_lists(groups: Sequence[str], validation: float, test: float, seed: int = 0) -> dict[str, list[int]]:
+    """Indices of the images of a training, a validation and a test list, chosen at random; groups stay together.
+
+    A list gets the next groups that still fit into it, so that with groups of one image its size is exact. Where all
+    groups are larger than the list, it gets one.
+
+    Args:
+        groups: the group of each image; images without a common one have groups of their own.
+        validation: share of all images in the validation list if under 1, else their number.
+        test: the same for the test list.
+        seed: of the choice.
+
+    Raises:
+        InputError: if a size is negative or no whole number, or no image is left for training.
+    """
+    total = len(groups)
+    wanted = {"test": _list_size(test, total, "test"), "validation": _list_size(validation, total, "validation")}
+    members: dict[str, list[int]] = {}
+    for index, group in enumerate(groups):
+        members.setdefault(group, []).append(index)
+    left = [list(members)[i] for i in np.random.default_rng(seed).permutation(len(members))]
+    lists: dict[str, list[int]] = {"training": [], "validation": [], "test": []}
+    for name, size in wanted.items():
+        for group in list(left):
+            if len(lists[name]) + len(members[group]) <= size:
+                lists[name] += members[group]
+                left.remove(group)
+        if size and not lists[name] and left:
+            lists[name] += members[left.pop(0)]
+    lists["training"] = [index for group in left for index in members[group]]
+    if not lists["training"]:
+        raise InputError(
+            f"test {test} and validation {validation} leave none of the {total} images in {len(members)} groups for "
+            "training; take smaller lists."
+        )
+    return {name: sorted(indices) for name, indices in lists.items()}
+
+
+def _list_size(size: float, total: int, name: str) -> int:
+    """Number of images of a list from a share or a number."""
+    is_number = isinstance(size, (int, float)) and not isinstance(size, bool)
+    if not is_number or not (0 <= size < 1 or (size >= 1 and size == int(size))):
+        raise InputError(f"--{name} {size}: give a share under 1 or a whole number of images.")
+    return int(size) if size >= 1 else round(size * total)

@@ -3,6 +3,7 @@
 import csv
 import os
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,20 @@ from .image_listing import list_images
 from .landmark_points import ABSENT
 
 # header names, in lower case, by what they mean; the second of each is what the bundles' predictions are called
-COLUMNS = {"image": ("image",), "name": ("name", "landmark"), "x": ("x", "pixel_x"), "y": ("y", "pixel_y")}
+COLUMNS = {"image": ("image",), "name": ("name", "landmark")}
+PIXELS = {"x": ("x", "pixel_x"), "y": ("y", "pixel_y")}
 
 
-def read_points(path: Path) -> dict[str, dict[str, list[float] | str | None]]:
-    """Landmarks by image and name from a CSV with the columns image, name, x, y.
+def read_points(
+    path: Path, axes: Mapping[str, Sequence[str]] = PIXELS
+) -> dict[str, dict[str, list[float] | str | None]]:
+    """Landmarks by image and name from a CSV with the columns image, name, x, y (and z).
 
-    Coordinates are zero-based file pixels; empty ones mean not annotated, `absent` absent. The `landmarks.csv` of a
-    prediction has such columns too (`pixel_x`, `pixel_y`), so that corrected predictions can be imported.
+    Empty coordinates mean not annotated, `absent` absent. The `landmarks.csv` of a prediction has such columns too
+    (`pixel_x`, `pixel_y`), so that corrected predictions can be imported.
+
+    Args:
+        axes: names that the column of each coordinate may have, in lower case.
 
     Raises:
         InputError: if a column is missing, a coordinate is no finite number, or a landmark is there twice.
@@ -28,30 +35,33 @@ def read_points(path: Path) -> dict[str, dict[str, list[float] | str | None]]:
     with open(path, newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         header = {(name or "").strip().lower(): name for name in reader.fieldnames or ()}
-        found = {key: next((header[n] for n in names if n in header), None) for key, names in COLUMNS.items()}
+        columns = COLUMNS | dict(axes)
+        found = {key: next((header[n] for n in names if n in header), None) for key, names in columns.items()}
         if None in found.values():
-            raise InputError(f"{path}: its first line is {list(header)}; it must name the columns image,name,x,y.")
+            wanted = ",".join(columns)
+            raise InputError(f"{path}: its first line is {list(header)}; it must name the columns {wanted}.")
         table: dict[str, dict] = defaultdict(dict)
         for line, row in enumerate(reader, start=2):
-            image, name, x, y = ((row[column] or "").strip() for column in found.values())
+            image, name, *texts = ((row[column] or "").strip() for column in found.values())
             if name in table[Path(image).name]:
                 raise InputError(f"{path}: line {line} gives '{name}' of {image} a second time; remove one of them.")
-            table[Path(image).name][name] = point(x, y, f"{path}: line {line}")
+            table[Path(image).name][name] = point(texts, f"{path}: line {line}")
     return table
 
 
-def point(x: str, y: str, place: str) -> list[float] | str | None:
-    """An inline landmark of a datalist from two texts."""
-    if ABSENT in (x, y):
+def point(texts: Sequence[str], place: str) -> list[float] | str | None:
+    """An inline landmark of a datalist from the texts of its coordinates."""
+    if ABSENT in texts:
         return ABSENT
-    if not x and not y:
+    if not any(texts):
         return None
     try:
-        values = [float(x), float(y)]
+        values = [float(text) for text in texts]
     except ValueError:
         values = [np.nan]
     if not np.isfinite(values).all():
-        raise InputError(f"{place} has the coordinates '{x}', '{y}'; give finite numbers, nothing, or '{ABSENT}'.")
+        told = ", ".join(f"'{text}'" for text in texts)
+        raise InputError(f"{place} has the coordinates {told}; give finite numbers, nothing, or '{ABSENT}'.")
     return values
 
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import itk
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,6 +14,7 @@ from scipy import ndimage
 
 from common.data.__main__ import main
 from common.data.check import check
+from common.data.contact_sheet import contact_sheet, flat_picture, volume_picture
 from common.errors import InputError
 
 NAMES = ["sella", "nasion", "orbitale", "porion", "menton", "gonion", "pogonion", "articulare"]
@@ -264,6 +266,126 @@ def test_volumes_are_checked_too(tmp_path, capsys):
     assert [line.split(":")[0] for line in found["mirrored"]] == ["7.nii.gz"]
     assert set(found) == {"swapped labels", "mirrored"}
     assert (tmp_path / "sheet" / "sheet.png").is_file()
+
+
+def brains(folder, count=8, landmarks=2, spacing=(1.0, 1.0, 2.0)):
+    """Volumes of random texture, with landmarks on the patient's right and left (and above, before) around a centre."""
+    items = []
+    for seed in range(count):
+        rng = np.random.default_rng(seed)
+        texture = ndimage.gaussian_filter(rng.normal(size=(20, 20, 12)), 2).astype(np.float32)
+        nibabel.save(nibabel.Nifti1Image(texture, np.diag([*spacing, 1])), folder / f"{seed}.nii.gz")
+        place = np.array([[15.0, 10, 6], [4, 10, 6], [10, 10, 10], [10, 17, 6]])[:landmarks]
+        items.append({"image": f"{seed}.nii.gz", "landmarks": (place + rng.normal(0, 0.3, place.shape)).tolist()})
+    return {"name": "brains", "landmarks": NAMES[:landmarks], "training": items[:-2], "test": items[-2:]}
+
+
+def test_two_landmarks_of_a_volume_that_are_exchanged_are_found_by_their_direction(tmp_path, capsys):
+    content = brains(tmp_path)
+    assert findings(tmp_path, content, capsys)[:2] == ({}, None)
+    content["training"][2]["landmarks"] = content["training"][2]["landmarks"][::-1]
+    found, error, _ = findings(tmp_path, content, capsys)
+    text = "sella and nasion lie the other way round than in the other volumes: exchanged labels, or orientation"
+    assert found == {"reversed direction": [f"2.nii.gz: {text}"]} and error
+
+
+def test_the_directions_of_volumes_are_compared_in_the_world_not_in_the_file(tmp_path, capsys):
+    """The same place of the patient in a file whose axes run to the left and back."""
+    content = brains(tmp_path)
+    image = nibabel.load(tmp_path / "1.nii.gz")
+    turned = nibabel.Nifti1Image(np.asarray(image.dataobj)[::-1, ::-1].copy(), image.affine @ flip_xy(image.shape))
+    nibabel.save(turned, tmp_path / "1.nii.gz")
+    for point in content["training"][1]["landmarks"]:
+        point[:2] = [19 - point[0], 19 - point[1]]
+    found, error, told = findings(tmp_path, content, capsys)
+    assert found == {"unusual orientation": ["1.nii.gz: its axes run to LPS, those of 7 others to RAS"]}
+    assert error is None and "orientation of the axes: RAS in 7, LPS in 1 volumes" in told
+
+
+def flip_xy(shape):
+    flip = np.diag([-1.0, -1, 1, 1])
+    flip[:2, 3] = np.array(shape[:2]) - 1
+    return flip
+
+
+def test_a_volume_stored_in_another_orientation_is_known_again(tmp_path, capsys):
+    content = brains(tmp_path)
+    image = nibabel.load(tmp_path / "1.nii.gz")
+    turned = nibabel.Nifti1Image(np.asarray(image.dataobj)[::-1, ::-1].copy(), image.affine @ flip_xy(image.shape))
+    nibabel.save(turned, tmp_path / "copy.nii.gz")
+    points = [[19 - x, 19 - y, z] for x, y, z in content["training"][1]["landmarks"]]
+    content["test"].append({"image": "copy.nii.gz", "landmarks": points})
+    found, error, _ = findings(tmp_path, content, capsys)
+    assert found["duplicate film"] == ["1.nii.gz: and copy.nii.gz (training and test): equal pixels"] and error
+
+
+def test_spacings_and_points_off_a_volume_are_findings(tmp_path, capsys):
+    content = brains(tmp_path)
+    for number, spacing in ((3, (1, 1, 5)), (4, (1, 1, 25))):
+        image = nibabel.load(tmp_path / f"{number}.nii.gz")
+        nibabel.save(
+            nibabel.Nifti1Image(np.asarray(image.dataobj), np.diag([*spacing, 1])), tmp_path / f"{number}.nii.gz"
+        )
+    content["training"][5]["landmarks"][0][2] = 11.7
+    found, error, _ = findings(tmp_path, content, capsys)
+    assert found["unusual spacing"][0].startswith("3.nii.gz: 1 x 1 x 5 mm (right, anterior, superior), the median")
+    assert found["impossible spacing"][0].startswith("4.nii.gz: has voxels of 1 x 1 x 25 mm where 0.01 to 20 mm")
+    assert found["off the image"] == ["5.nii.gz: sella: outside the image of size (20, 20, 12)"]
+    assert "2 findings must be mended" in error
+
+
+def test_a_volume_is_shown_in_two_views_of_true_proportions():
+    """A bright spot around the landmark, in a file with its axes in another order."""
+    affine = np.array([[0, 0, -2.0, 30], [1, 0, 0, -5], [0, 4, 0, 7], [0, 0, 0, 1]])  # axes run to A, S, L
+    voxels = np.zeros((30, 10, 20), np.float32)
+    voxels[5:8, 7:10, 14:17] = 1
+    world = (affine @ [6, 8, 15, 1])[None, :3]
+    picture = volume_picture(voxels, np.vstack([world, [[np.nan] * 3]]), affine)
+    # 40 mm left-right, 30 mm front-back, 40 mm head-foot: 6 pixels per mm
+    assert picture.pixels.shape == (240 + 6 + 180, 240) and picture.landmarks.tolist() == [0, 1, 0, 1]
+    left, back, down = 15 * 2, (29 - 6) * 1, (9 - 8) * 4  # mm from the first voxel in each direction
+    expected = 6 * np.array([[left + 1, back + 0.5], [back + 0.5 + 41, down + 2]]) - 0.5
+    np.testing.assert_allclose(picture.points[[0, 2]], expected)
+    assert np.isnan(picture.points[[1, 3]]).all()
+    for x, y in picture.points[[0, 2]]:
+        around = [picture.pixels[round(x) + i, round(y) + j] for i, j in ((-24, 0), (24, 0), (0, -54), (0, 54))]
+        assert picture.pixels[round(x), round(y)] > 0 == max(around)
+
+
+def test_the_contact_sheet_shows_a_sample_of_a_large_set(tmp_path):
+    pictures = {str(i): flat_picture(np.full((4, 4), i, np.float32), np.zeros((0, 2))) for i in range(100)}
+    with pytest.MonkeyPatch.context() as patch:
+        shown = []
+        patch.setattr("matplotlib.axes.Axes.set_title", lambda axes, title, **_: shown.append(title.split("\n")[0]))
+        contact_sheet(pictures, {"77": ["mirrored"]}, tmp_path / "sheet.png", limit=10)
+    assert len(shown) == 10 and shown[0] == "77" and int(shown[1]) == 0 and int(shown[-1]) > 85
+
+
+def test_the_contact_sheet_lies_in_the_data_folder(tmp_path, capsys, monkeypatch):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "datalist.json").write_text(json.dumps(clean(tmp_path / "data", 8)))
+    monkeypatch.chdir(tmp_path)
+    check(str(tmp_path / "data"))
+    assert f"contact sheet: {tmp_path / 'data' / 'contact_sheet.png'}\n" in capsys.readouterr().out
+    assert (tmp_path / "data" / "contact_sheet.png").is_file() and len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_contact_sheet_of_data_that_cannot_be_written_lies_in_a_temporary_folder(tmp_path, capsys, monkeypatch):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "data" / "datalist.json").write_text(json.dumps(clean(tmp_path / "data", 8)))
+
+    def read_only(dir=None, **_):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "elsewhere"))
+    monkeypatch.setattr("tempfile.TemporaryFile", read_only)
+    check(str(tmp_path / "data" / "datalist.json"))
+    sheet = next((tmp_path / "elsewhere").rglob("contact_sheet.png"))
+    assert f"contact sheet: {sheet}\n" in capsys.readouterr().out
+    assert not (tmp_path / "data" / "contact_sheet.png").exists()
+    with pytest.raises(InputError, match="data: cannot be written .* give another --sheet"):
+        check(str(tmp_path / "data"), sheet=str(tmp_path / "data" / "sheet.png"))
 
 
 def test_the_contact_sheet_shows_each_film_and_marks_those_with_findings(tmp_path, capsys):

@@ -89,13 +89,34 @@ def test_bad_datalists_are_told_in_one_sentence(tmp_path, case):
     assert str(tmp_path) in message and message.endswith(".") and "\n" not in message
 
 
-@pytest.mark.parametrize("own", [["a", "b", "d"], ["a", "b"], ["a", "b", "c", "d"]])
-def test_a_data_set_with_other_landmarks_is_refused(tmp_path, own):
+def test_some_of_the_landmarks_of_a_data_set_are_taken_by_name(tmp_path):
+    points = [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]
+    folder = dataset(tmp_path, ["c", "a", "b"], training=[{"image": "x.png", "landmarks": points}])
+    assert load_datalist(folder, landmarks=["b"])[0]["landmarks"] == [[5.0, 6.0]]
+    assert load_datalist(folder, landmarks=["b", "c"])[0]["landmarks"] == [[5.0, 6.0], [1.0, 2.0]]
+
+
+@pytest.mark.parametrize(("own", "lacks"), [(["a", "b", "d"], "c"), (["a", "b"], "c"), (["d", "e", "f"], "a, b, c")])
+def test_a_data_set_that_lacks_landmarks_is_refused(tmp_path, own, lacks):
     points = [None] * len(own)
     folder = dataset(tmp_path, own, training=[{"image": "x.png", "landmarks": points}])
-    with pytest.raises(InputError, match="are not the 3 expected"):
+    with pytest.raises(InputError, match=rf"do not hold all 3 expected \(it lacks {lacks}[,)]"):
         load_datalist(folder, landmarks=NAMES)
     assert len(load_datalist(folder)) == 1
+
+
+@pytest.mark.parametrize(("wanted", "points"), [(["b"], [None]), (["c", "a"], ["absent", [1, 2]])])
+def test_some_of_the_landmarks_of_a_data_set_may_be_wanted(tmp_path, wanted, points):
+    item = {"image": "x.png", "landmarks": [[1, 2], None, "absent"], "senior": [[1, 2], None, "absent"]}
+    folder = dataset(tmp_path, training=[item], observers={"senior": "the first"})
+    (loaded,) = load_datalist(folder, landmarks=wanted)
+    assert loaded["landmarks"] == loaded["senior"] == points
+
+
+def test_points_are_counted_also_where_only_some_are_wanted(tmp_path):
+    folder = dataset(tmp_path, training=[{"image": "x.png", "landmarks": [[1, 2]]}])
+    with pytest.raises(InputError, match="has 1 landmarks where 3 are expected"):
+        load_datalist(folder, landmarks=["b"])
 
 
 def test_a_missing_folder_or_file_is_an_error(tmp_path):

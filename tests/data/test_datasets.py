@@ -15,7 +15,7 @@ from monai.transforms import (
 )
 from torch.utils.data import DataLoader
 
-from common.data import LandmarkDataset, PredictionDataset, input_error_in
+from common.data import AugmentedView, LandmarkDataset, PredictionDataset, input_error_in
 from common.errors import InputError
 
 DATA = [{"image": torch.full((1, 4), float(i))} for i in range(6)]
@@ -166,6 +166,60 @@ def test_an_input_error_that_was_dealt_with_is_not_blamed_for_another():
     with pytest.raises(KeyError) as raised:
         chain(suppress=True)
     assert input_error_in(raised.value) is None
+
+
+def view(seed=0, **options):
+    """The items of a data set behind other random transforms than its own."""
+    return AugmentedView(dataset(**options), [RandShiftIntensityd("image", 9.0, prob=1.0)], seed=seed)
+
+
+def test_a_view_puts_other_random_transforms_behind_the_cached_ones():
+    data = view()
+    counted = data.dataset.transform.transforms[0]
+    for _ in range(2):
+        shifts = {i: (image - DATA[i]["image"]).unique() for i, image in ((i, data[i]["image"]) for i in range(6))}
+        assert all(len(shift) == 1 for shift in shifts.values())  # no noise: the same shift of all voxels
+    assert len({float(shift) for shift in shifts.values()}) == 6
+    assert counted.calls == 6 and len(data) == 6 and data.data is DATA
+    assert all(torch.equal(item["image"], torch.full((1, 4), float(i))) for i, item in enumerate(DATA))
+
+
+def test_a_view_is_augmented_by_seed_epoch_and_index_alone():
+    data = view()
+    first = images(data)
+    assert images(data, [5, 1, 0, 4, 3, 2]) == first == images(view()) == images(view(cache_rate=0.0))
+    data.dataset.epoch = 7
+    images(data.dataset)
+    assert images(data) == first
+    data.epoch = 1
+    second, other = images(data), images(view(seed=1))
+    assert all(len({str(x[i]) for x in (first, second, other)}) == 3 for i in range(6))
+
+
+def test_a_view_leaves_the_cache_as_it_is():
+    def erase(image):
+        return image.zero_()
+
+    data = dataset()
+    before = images(data)
+    erased = AugmentedView(data, Lambdad("image", erase))
+    assert images(erased) == {i: [[0.0] * 4] for i in range(6)} == images(erased)
+    assert images(data) == before
+
+
+def test_a_view_ends_after_its_last_item():
+    assert len(list(view())) == 6
+    with pytest.raises(IndexError):
+        view()[6]
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_bad_input_in_a_view_is_raised_as_the_sentence_that_it_is(late):
+    early = [] if late else [Lambdad("image", refuse)]
+    data = LandmarkDataset(DATA, early, cache_rate=0.0, progress=False)
+    with pytest.raises(InputError) as raised:
+        images(AugmentedView(data, [Lambdad("image", refuse)] if late else []))
+    assert str(raised.value) == "film.png: is broken; mend it." and raised.value.__suppress_context__
 
 
 def predictions(count=6):
