@@ -54,11 +54,14 @@ def restored_process():
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = deterministic
 
 
-# Width and height of the pictures and number of pictures in each list, as small as each anatomy can be drawn.
+# Size of the images, number of images in each list, and millimetres per voxel of volumes, as small as each anatomy can
+# be drawn.
 TINY_SETS = {
     "hand": ((120, 168), {"training": 4, "validation": 2, "test": 3}),
     "skull": ((129, 160), {"training": 4, "validation": 1, "test": 2}),
     "spine": ((60, 160), {"training": 4, "validation": 1, "test": 2}),
+    "aortic_root": ((28, 28, 24), {"training": 3, "validation": 1, "test": 2}, (5.0, 5.0, 5.0)),
+    "olfactory_bulbs": ((40, 40, 16), {"training": 3, "validation": 1, "test": 2}, (3.0, 3.0, 2.0)),
 }
 
 

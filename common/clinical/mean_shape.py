@@ -4,11 +4,13 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..data.datalist import datalist_info, load_datalist
 from ..metrics import error_statistics, radial_errors
-from ..transforms.landmark_loading import load_film, to_file_space
+from ..transforms.coordinates import voxel_to_world
+from ..transforms.landmark_loading import load_annotated, to_file_space
 from .film import Film, evaluated_film
 from .geometry import clinical_points
 from .spine_errors import image_fractions
@@ -33,18 +35,36 @@ def training_fractions(items: Sequence[Mapping[str, Any]], landmarks: Sequence[s
     """Landmarks of flat images of a data list as fractions of their widths and heights, (M, N, 2), float64."""
     rows = []
     for item in items:
-        image, world = load_film(item, landmarks)
+        image, world = load_annotated(item, landmarks)
         points = clinical_points(to_file_space(world[0], image.meta)[0])
         rows.append(image_fractions(points, image.meta["spatial_shape"]))
     return torch.stack(rows)
 
 
-class MeanShape:
-    """The error of the mean shape of the training set, placed on every image by fractions of its width and height.
+def image_centre(meta: Mapping[str, Any]) -> torch.Tensor:
+    """World coordinates (1, D) of the middle of an image as it lies in its file."""
+    size = torch.as_tensor(np.asarray(meta["spatial_shape"], dtype=np.float64)).reshape(1, -1)
+    return voxel_to_world((size - 1) / 2, np.asarray(meta["original_affine"]).reshape(4, 4))
 
-    One of the `measures` of `common.handlers.LandmarkReport`; of flat images. `metrics.json` gets, under "mean_shape",
-    the statistics of its radial error (`common.metrics.error_statistics`), its mean in percent of the image height,
-    and the number of training images.
+
+def training_offsets(items: Sequence[Mapping[str, Any]], landmarks: Sequence[str]) -> torch.Tensor:
+    """Landmarks of volumes of a data list from the middle of their volume, (M, N, 3), world (RAS), float64."""
+    rows = []
+    for item in items:
+        image, world = load_annotated(item, landmarks, spatial_dims=3)
+        rows.append(clinical_points(world[0]) - image_centre(image.meta))
+    return torch.stack(rows)
+
+
+class MeanShape:
+    """The error of the mean shape of the training set, placed on every image whatever it shows.
+
+    On a film it is placed by fractions of width and height; in a volume, whose axes and extent may differ from file to
+    file, by its distance in the world from the volume's middle.
+
+    One of the `measures` of `common.handlers.LandmarkReport`. `metrics.json` gets, under "mean_shape", the statistics
+    of its radial error (`common.metrics.error_statistics`), of films its mean in percent of the image height, and the
+    number of training images.
 
     Args:
         dataset_dir: folder with a `datalist.json`.
@@ -59,30 +79,43 @@ class MeanShape:
         self.list_name = list_name
         self.landmarks = list(landmarks)
         self.films: list[Film] = []
+        self.volumes: list[tuple[torch.Tensor, float]] = []
         self.result: dict[str, Any] = {}
 
     def clear(self) -> None:
         self.films.clear()
+        self.volumes.clear()
         self.result = {}
 
     def collect(self, batch: Mapping[str, Any], output: Mapping[str, Any]) -> None:
-        self.films.append(evaluated_film(batch, output))
+        if output["image"].ndim == 3:
+            self.films.append(evaluated_film(batch, output))
+        else:
+            truth = clinical_points(torch.as_tensor(output["label"])[0].cpu().double())
+            offsets = truth - image_centre(output["image"].meta)
+            self.volumes.append((offsets, float(batch["mm_per_world"])))
 
     def summary(self) -> dict[str, Any]:
         if not datalist_info(self.dataset_dir)["lists"].get(self.list_name):
             return {}
         items = load_datalist(self.dataset_dir, self.list_name, self.landmarks)
-        mean = training_fractions(items, self.landmarks).nanmean(0)
-        guesses = [mean * torch.tensor(film.size) for film in self.films]
-        errors = [radial_errors(film.scaled(p), film.scaled(film.truth)) for p, film in zip(guesses, self.films)]
-        share = [radial_errors(p, film.truth) / film.size[1] for p, film in zip(guesses, self.films)]
-        unit = "mm" if any(film.unit == "mm" for film in self.films) else "pixel"
-        of_unit = [e for e, film in zip(errors, self.films) if film.unit == unit]
+        if self.volumes:
+            mean = training_offsets(items, self.landmarks).nanmean(0)
+            unit, height = "mm", {}
+            errors = [radial_errors(mean * scale, offsets * scale) for offsets, scale in self.volumes]
+        else:
+            mean = training_fractions(items, self.landmarks).nanmean(0)
+            guesses = [mean * torch.tensor(film.size) for film in self.films]
+            share = [radial_errors(p, film.truth) / film.size[1] for p, film in zip(guesses, self.films)]
+            unit = "mm" if any(film.unit == "mm" for film in self.films) else "pixel"
+            height = {"percent_of_image_height": float(100 * torch.stack(share).nanmean())}
+            of_unit = [(p, film) for p, film in zip(guesses, self.films) if film.unit == unit]
+            errors = [radial_errors(film.scaled(p), film.scaled(film.truth)) for p, film in of_unit]
         self.result = {
             "training_images": len(items),
             "unit": unit,
-            "radial_error": error_statistics(torch.stack(of_unit).numpy(), ()),
-            "percent_of_image_height": float(100 * torch.stack(share).nanmean()),
+            "radial_error": error_statistics(torch.stack(errors).numpy(), ()),
+            **height,
         }
         return self.result
 
@@ -96,7 +129,10 @@ class MeanShape:
         error = result["radial_error"]
         if not error["count"]:
             return f"mean shape: the list '{self.list_name}' has no annotations to make it of"
-        return (
+        line = (
             f"mean shape of {result['training_images']} training images, for comparison: {error['mean']:.2f} "
-            f"{result['unit']} ({result['percent_of_image_height']:.1f} % of the image height)"
+            f"{result['unit']}, median {error['median']:.2f}"
         )
+        if "percent_of_image_height" in result:
+            line += f" ({result['percent_of_image_height']:.1f} % of the image height)"
+        return line

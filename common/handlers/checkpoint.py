@@ -111,9 +111,10 @@ class LoadWeights:
 class ResumableCheckpoint:
     """Save the whole state of a training run after every `interval` epochs, and go on from there.
 
-    Writes `checkpoint.pt` (model, loss, optimiser, scheduler, epoch, best metric), and `model.pt`: the weights of
-    the epoch with the best key metric of the evaluator, or of the last epoch where there is no evaluator or it
-    never ran. Both are written atomically by the process of rank 0. Attach it as the last handler of the trainer.
+    Writes `checkpoint.pt` or a file of another name (model, loss, optimiser, scheduler, epoch, best metric), and
+    `model.pt`: the weights of the epoch with the best key metric of the evaluator, or of the last epoch where there is
+    no evaluator or it never ran. Both are written atomically by the process of rank 0. Attach it as the last handler
+    of the trainer.
 
     An interrupted run starts again at the epoch that it was in; with `EpochSeed` it ends as if it had never stopped.
 
@@ -124,6 +125,7 @@ class ResumableCheckpoint:
         evaluator: engine whose `state.best_metric` decides about `model.pt`.
         interval: epochs between two checkpoints; the last epoch always has one.
         resume: whether to start from an existing `checkpoint.pt`.
+        name: of the file that holds the whole state.
         identity: what the run is about (landmarks, image names ...): a checkpoint with another identity is refused.
     """
 
@@ -135,8 +137,9 @@ class ResumableCheckpoint:
         interval: int = 1,
         resume: bool = True,
         identity: Iterable[Any] = (),
+        name: str = "checkpoint.pt",
     ) -> None:
-        self.path = Path(output_dir) / "checkpoint.pt"
+        self.path = Path(output_dir) / name
         self.model_path = Path(output_dir) / "model.pt"
         self.objects = {name: getattr(o, "module", o) for name, o in objects.items()}
         self.evaluator = evaluator

@@ -19,7 +19,7 @@ class LandmarkTraining:
     """Everything that happens around the steps of a training; a handler of the trainer.
 
     In this order: random state from seed and epoch (`EpochSeed`), a step of the learning rate's schedule after every
-    iteration, the height of the targets copied into the network (`ExpectedPeak`), gradient clipping, validation,
+    iteration, the height of the targets copied into a heatmap network (`ExpectedPeak`), gradient clipping, validation,
     TensorBoard with overlay pictures, a progress bar, and at last atomic checkpoints from which the same command goes
     on (`ResumableCheckpoint`). Of several processes only that of rank 0 validates, logs and saves.
 
@@ -36,6 +36,8 @@ class LandmarkTraining:
         max_gradient_norm: largest norm of the gradient of all parameters together; None for no limit.
         seed: seed of the run.
         resume: whether to go on from an existing checkpoint.
+        stage: name of the stage, where a training has more than one; it then stands in the names of checkpoint,
+            TensorBoard folder and progress bar. All stages write their best weights to `model.pt`.
     """
 
     def __init__(
@@ -52,15 +54,18 @@ class LandmarkTraining:
         max_gradient_norm: float | None = None,
         seed: int = 0,
         resume: bool = True,
+        stage: str = "",
     ) -> None:
-        self.log_dir = str(Path(output_dir) / "tensorboard")
+        suffix = f"_{stage}" if stage else ""
+        self.log_dir = str(Path(output_dir) / f"tensorboard{suffix}")
         self.evaluator = evaluator
         self.landmarks = landmarks
         self.handlers = [
             EpochSeed(seed, dataset),
             LrScheduleHandler(lr_scheduler, print_lr=False, epoch_level=False),
-            ExpectedPeak(network, loss),
         ]
+        if hasattr(getattr(loss, "module", loss), "expected_peak"):
+            self.handlers.append(ExpectedPeak(network, loss))
         if max_gradient_norm is not None:
             self.handlers.append(GradientClip(max_gradient_norm))
         self.first_rank_only = lambda: [  # TensorBoard opens its file as soon as its handler is made
@@ -71,7 +76,7 @@ class LandmarkTraining:
                 iteration_log=10,
                 output_transform=lambda output: output["loss"].item(),
             ),
-            Progress(evaluator=evaluator),
+            Progress(description=f"{stage} training".strip(), evaluator=evaluator),
         ]
         self.checkpoint = ResumableCheckpoint(
             output_dir,
@@ -79,6 +84,7 @@ class LandmarkTraining:
             evaluator=evaluator,
             interval=val_interval,
             resume=resume,
+            name=f"checkpoint{suffix}.pt",
             identity=[*landmarks, *(Path(str(item["image"])).name for item in dataset.data)],
         )
 

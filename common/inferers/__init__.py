@@ -1,3 +1,4 @@
 """How a network is applied to an image."""
 
 from .autocast import AutocastInferer
+from .voting import VotingInferer, tiled_grid

@@ -6,6 +6,7 @@ from .cubic_upsampling import CubicUpsampling, cubic_kernel
 from .farnet import FARNet
 from .heatmap_unet import ConcatenationUNet, HeatmapUNet
 from .imagenet_weights import load_imagenet_weights
+from .patch_regression_net import GlobalPatchNet, LocalPatchNets, PatchRegressionNet
 from .spatial_configuration_net import (
     LocalAppearance,
     LocalizationUNet,

@@ -17,6 +17,20 @@ from .heatmaps import (
 )
 from .landmark_loading import LoadLandmarksd, to_file_space, to_image_world
 from .millimetres import InMillimetresd, MillimetreScaled
+from .patch_grid import (
+    LandmarksToPatchGrid,
+    LandmarksToPatchGridd,
+    PatchGridToLandmarks,
+    PatchGridToLandmarksd,
+    encode_patch_grid,
+    linear_displacement,
+    log_displacement,
+    patch_centres,
+    patch_grid_size,
+    vote_landmarks,
+)
 from .resize_to_fit import ResizeToFit, ResizeToFitd
+from .sub_images import RandLandmarkSubImagesd, sub_images
 from .template_fitting import fit_template
 from .template_registration import RegisterToTemplate, RegisterToTemplated, average_template, make_template
+from .votes import VotesToLandmarksd

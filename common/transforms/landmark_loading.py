@@ -184,21 +184,23 @@ def _spatial_dims(meta: Mapping[str, Any]) -> int:
     return int(np.asarray(meta["spatial_shape"]).size)
 
 
-def load_film(item: Mapping[str, Any], names: Sequence[str]) -> tuple[MetaTensor, torch.Tensor]:
-    """A flat image of a datalist with its landmarks, outside of any pipeline.
+def load_annotated(
+    item: Mapping[str, Any], names: Sequence[str], spatial_dims: int = 2
+) -> tuple[MetaTensor, torch.Tensor]:
+    """An image of a datalist with its landmarks, outside of any pipeline.
 
     Args:
         item: of `common.data.load_datalist`.
         names: the N landmarks in order.
+        spatial_dims: D, 2 or 3.
 
     Returns:
-        image (1, W, H) with affine; landmarks (1, N, 2) in world coordinates (RAS).
+        image (1, *spatial) with affine; landmarks (1, N, D) in world coordinates (RAS).
 
     Raises:
-        InputError: if the image cannot be read, is a volume, or its landmarks do not fit.
+        InputError: if the image cannot be read, has other dimensions, or its landmarks do not fit.
     """
-    image = LoadImage(reader=LandmarkImageReader(spatial_dims=2), ensure_channel_first=True, image_only=True)(
-        item["image"]
-    )
+    reader = LandmarkImageReader(spatial_dims=spatial_dims)
+    image = LoadImage(reader=reader, ensure_channel_first=True, image_only=True)(item["image"])
     annotation = {key: item[key] for key in ("landmarks", "label") if key in item}
     return image, LoadLandmarksd("label", names=names, outside="ignore")({"image": image, **annotation})["label"]

@@ -7,7 +7,7 @@ import torch
 from tqdm import tqdm
 
 from ..errors import InputError
-from .landmark_loading import load_film
+from .landmark_loading import load_annotated
 from .template_registration import average_template, make_template
 
 
@@ -35,12 +35,12 @@ def fit_template(
     """
     if num_films < 1:
         raise InputError(f"A template of {num_films} films cannot be made: set template_films to 1 or more.")
-    first, label = load_film(data[0], landmarks)
+    first, label = load_annotated(data[0], landmarks)
     template = make_template(first, label, network.template.shape[1:], margin)
     if num_films > 1:
         step = max(1, len(data) // num_films)
         films = tqdm(data[::step][:num_films], desc="template", unit="film", leave=False)
-        template = average_template((load_film(item, landmarks)[0] for item in films), template)
+        template = average_template((load_annotated(item, landmarks)[0] for item in films), template)
     network.template.copy_(template.image)
     network.template_window.copy_(template.window)
     return network

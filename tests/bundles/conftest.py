@@ -1,7 +1,7 @@
 """How tests run a bundle's commands: in this process, with networks and images so small that seconds suffice.
 
 Tests of what all bundles do take the fixture `bundle`, those of one alone take `tiny_bundles["its name"]`. A new
-bundle needs an entry in `TINY`.
+bundle needs an entry in `tiny.TINY`.
 """
 
 import functools
@@ -12,7 +12,6 @@ import runpy
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,57 +22,13 @@ from monai.bundle import ConfigWorkflow
 import common
 from common.handlers import load_weights, read_checkpoint
 
+from .tiny import TINY, with_gaps_and_extras
+
 BUNDLES = Path(common.__file__).resolve().parents[1] / "bundles"
 NAMES = sorted(path.name for path in BUNDLES.iterdir() if path.is_dir())
 DEVICE = "$torch.device('cpu')"
 PYTHON = [sys.executable, "-m"]
 TORCHRUN = [*PYTHON, "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
-
-
-@dataclass(frozen=True)
-class Tiny:
-    """What makes a bundle small.
-
-    Args:
-        anatomy: of its phantoms.
-        fitting: how its preprocessing brings a film to the size of the network's input: "fit" (aspect kept, padded),
-            "stretch" or "register".
-        image_size: that size.
-        multiple: what every size of an image must be a multiple of, for the network of the paper.
-        network: settings of the network, in train.json and inference.json alike.
-        training: settings of train.json alone.
-    """
-
-    anatomy: str
-    fitting: str
-    image_size: tuple[int, int]
-    multiple: int
-    network: dict
-    training: dict = field(default_factory=dict)
-
-
-SCN = {
-    "num_filters": 4,
-    "num_levels": 3,
-    "spatial_filters": 4,
-    "spatial_kernel_size": 3,
-    "spatial_downsampling": 8,
-    "head_std": 0.1,
-}
-DACN = {"num_filters": 4, "context_size": [8, 8], "context_filters": 4}
-FARNET = {"num_filters": 8}  # its encoder has one width
-RANDOM = {"encoder_weights": "random"}
-
-TINY = {
-    "scn_hand": Tiny("hand", "fit", (64, 64), 16, SCN),
-    "scf_unet_hand": Tiny("hand", "fit", (48, 64), 32, {"num_filters": 2}),
-    "farnet_cephalometric": Tiny("skull", "stretch", (64, 96), 32, FARNET, RANDOM),
-    "farnet_hand": Tiny("hand", "fit", (64, 96), 32, FARNET, RANDOM),
-    "farnet_spine": Tiny("spine", "stretch", (64, 96), 32, FARNET, RANDOM),
-    # A template with a pixel for about every pixel of the film, so that nothing is averaged before registration.
-    "dacn_cephalometric": Tiny("skull", "register", (112, 112), 16, DACN, {"template_films": 2}),
-    "dacn_spine": Tiny("spine", "fit", (64, 96), 16, {**DACN, "context_crop": [40, -1]}),
-}
 
 
 class TinyBundle:
@@ -86,11 +41,15 @@ class TinyBundle:
         self.dataset = dataset
         self.workspace = workspace
         # of inference and exports, where image_size is the size of a template that travels with the weights
-        self.network_settings = {"image_size": list(self.tiny.image_size), **self.tiny.network}
+        self.network_settings = self.tiny.settings
 
     def read(self, name):
         """Content of a config, unresolved."""
         return json.loads((self.folder / "configs" / f"{name}.json").read_text())
+
+    def image(self, stem):
+        """Path of an image of the data set."""
+        return self.dataset / "images" / f"{stem}{self.tiny.images.ending}"
 
     def config_files(self, *names):
         """Paths of configs; a path is taken as it is."""
@@ -139,10 +98,8 @@ class TinyBundle:
 
     @functools.cached_property
     def weights(self):
-        """Trained weights whose expected peaks differ from 1 and from each other."""
-        state = read_checkpoint(self.trained / "model.pt")
-        state["unit_peak.expected_peak"] = torch.linspace(0.5, 2, len(state["unit_peak.expected_peak"]))
-        torch.save(state, self.workspace / "weights.pt")
+        """Trained weights, changed so that nothing in them can be left out without notice."""
+        torch.save(self.tiny.output.telling(read_checkpoint(self.trained / "model.pt")), self.workspace / "weights.pt")
         return self.workspace / "weights.pt"
 
     @functools.cached_property
@@ -157,12 +114,22 @@ class TinyBundle:
         """Folder of an evaluation of the trained weights on the test list."""
         folder = self.workspace / "evaluation"
         names = ("train", "cpu", "quick", "evaluate")
-        self.command(*names, output_dir=self.trained, evaluation_dir=folder, max_overlays=1)
+        settings = {"max_overlays": 1, **self.tiny.output.report}
+        self.command(*names, output_dir=self.trained, evaluation_dir=folder, **settings)
         return folder
 
     @property
     def metrics(self):
         return json.loads((self.report / "metrics.json").read_text())
+
+    @functools.cached_property
+    def prediction(self):
+        """Folder of the prediction of one test image, alone."""
+        folder = self.workspace / "prediction"
+        paths = {"dataset_dir": self.image("test_001"), "output_dir": folder, "ckpt_path": self.weights}
+        workflow = self.run("inference", **{key: str(path) for key, path in paths.items()})
+        assert workflow.check_properties() == []
+        return folder
 
     def predict(self, dataset_dir, output_dir, *overlays, **overrides):
         """Predict with the network above, by the command line."""
@@ -204,8 +171,8 @@ def state_of(output_dir):
         else:
             yield path, value
 
-    files = ("checkpoint.pt", "model.pt")
-    return {key: value for name in files for key, value in walk(read_checkpoint(Path(output_dir) / name), name)}
+    files = sorted(Path(output_dir).glob("*.pt"))
+    return {key: value for path in files for key, value in walk(read_checkpoint(path), path.name)}
 
 
 def differing(state, other):
@@ -216,30 +183,6 @@ def differing(state, other):
         return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
 
     return [key for key in state if not same(state[key], other[key])]
-
-
-def with_gaps_and_extras(phantoms, folder):
-    """Copy a tiny data set, and give it what real ones have.
-
-    The first training and test images lack landmark 7, and have landmark 10 absent. The test images carry what the
-    importers write: heads two observers around the truth, the first film a duplicate; spines published Cobb angles.
-    """
-    shutil.copytree(phantoms / "images", folder / "images")
-    content = json.loads((phantoms / "datalist.json").read_text())
-    for section in ("training", "test"):
-        content[section][0]["landmarks"][7] = None
-        content[section][0]["landmarks"][10] = "absent"
-    if len(content["landmarks"]) == 19:
-        content |= {"truth": "mean of the two doctors", "observers": {"senior": "the first", "junior": "the second"}}
-        for item in content["test"]:
-            for key, shift in (("senior", 1), ("junior", -1)):
-                item[key] = [[x[0], x[1] + shift] if isinstance(x, list) else x for x in item["landmarks"]]
-        content["test"][0]["duplicate"] = True
-    if len(content["landmarks"]) == 68:
-        for item in content["test"]:
-            item["cobb_angles"] = [30.0, 20.0, 10.0]
-    (folder / "datalist.json").write_text(json.dumps(content))
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -258,7 +201,7 @@ def tiny_bundles(tiny_phantoms_of, tmp_path_factory):
 def bundle(tiny_bundles, request):
     """Each bundle in turn."""
     if request.param not in tiny_bundles:
-        pytest.fail(f"{request.param} has no tiny settings: add it to TINY in {__file__}")
+        pytest.fail(f"{request.param} has no tiny settings: add it to TINY in tiny.py")
     return tiny_bundles[request.param]
 
 

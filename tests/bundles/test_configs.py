@@ -85,11 +85,12 @@ def combinations(bundle):
     """The files of a bundle that are run together."""
     train, inference = (bundle / "configs" / f"{name}.json" for name in ("train", "inference"))
     overlays = [path for path in OVERLAYS if path.parents[1] == bundle]
-    modes = [path for path in overlays if path.stem in ("evaluate", "multi_gpu_train")]
+    modes = [path for path in overlays if "run" in read(path)]
     yield from [(train,), (inference,)]
     yield from ((*run_with(path), path) for path in overlays)
     yield from ((*run_with(path), path, mode) for path in overlays for mode in modes if path not in modes)
-    yield from ((inference, path) for path in overlays if set(read(path)) <= set(read(inference)))
+    settings = [path for path in overlays if path not in modes]
+    yield from ((inference, path) for path in settings if set(read(path)) <= set(read(inference)))
 
 
 @each_bundle

@@ -32,7 +32,7 @@ def landmarks_in_template(dacn, first):
     """Where the landmarks of the first film lie in the template, in its pixels: the window tells."""
     _, size, points = first
     low, high = read_checkpoint(dacn.weights)["template_window"].numpy().reshape(2, 2) * size
-    places = (points + 0.5 - low) / (high - low) * dacn.tiny.image_size - 0.5
+    places = (points + 0.5 - low) / (high - low) * dacn.tiny.size["image_size"] - 0.5
     return np.nan_to_num(places, nan=50.0)
 
 
@@ -44,7 +44,7 @@ def test_training_makes_a_template_that_shows_all_landmarks_of_the_first_film(da
     margin = dacn.read("train")["template_margin"] * (highest - lowest).max()
     assert (low <= lowest + 0.5 - margin + 1e-6).all() and (high >= highest + 0.5 + margin - 1e-6).all()
     template = state["template"]
-    assert template.shape == (1, *dacn.tiny.image_size) and template.std() > 0.1
+    assert template.shape == (1, *dacn.tiny.size["image_size"]) and template.std() > 0.1
 
 
 def test_the_template_travels_with_the_weights_into_checkpoint_and_network(dacn):
@@ -60,13 +60,13 @@ def test_whoever_asks_for_the_data_first_gets_films_that_are_registered(dacn, tm
     data = dacn.build("train", output_dir=str(tmp_path)).parser.get_parsed_content(dataset)
     images = [data[i]["image"] for i in range(len(data))]
     assert all(image.meta["registered"] for image in images)
-    assert all(image.shape == (1, *dacn.tiny.image_size) and image.std() > 0.1 for image in images)
+    assert all(image.shape == (1, *dacn.tiny.size["image_size"]) and image.std() > 0.1 for image in images)
 
 
 def predictions(dacn, path, output, places):
     """File pixels that are predicted of a film by a network that sees landmarks at given places of the template."""
     workflow = dacn.build("inference", dataset_dir=str(path), output_dir=str(output), ckpt_path=str(dacn.weights))
-    heatmaps = draw_heatmaps(torch.tensor(places)[None].float(), dacn.tiny.image_size, sigma=2.0)
+    heatmaps = draw_heatmaps(torch.tensor(places)[None].float(), dacn.tiny.size["image_size"], sigma=2.0)
     workflow.network_def.forward = lambda image: heatmaps
     workflow.run()
     with open(output / "landmarks.csv", newline="") as file:

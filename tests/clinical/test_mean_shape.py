@@ -105,9 +105,10 @@ def test_without_any_spacing_it_is_told_in_pixels(tmp_path):
 def test_the_headline_tells_the_error_and_what_it_is_made_of(tmp_path):
     measure = evaluated(tmp_path, MeanShape(dataset(tmp_path), "training", NAMES))
     expected = distances(TEST)
-    mean, share = np.nanmean(expected * [[0.5], [0.25]]), 100 * np.nanmean(expected / [[90], [40]])
+    mm, share = expected * [[0.5], [0.25]], 100 * np.nanmean(expected / [[90], [40]])
     assert measure.headline() == (
-        f"mean shape of 3 training images, for comparison: {mean:.2f} mm ({share:.1f} % of the image height)"
+        f"mean shape of 3 training images, for comparison: {np.nanmean(mm):.2f} mm, median {np.nanmedian(mm):.2f} "
+        f"({share:.1f} % of the image height)"
     )
 
 

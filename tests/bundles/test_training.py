@@ -1,0 +1,51 @@
+"""Every bundle trains and goes on, at small size; a training by MONAI's command line leaves what it should."""
+
+import shutil
+
+import torch
+
+from common.handlers import read_checkpoint
+
+
+def test_every_bundle_and_no_other_has_tiny_settings(tiny_bundles, scn_hand):
+    assert set(tiny_bundles) == {path.name for path in scn_hand.folder.parent.iterdir() if path.is_dir()}
+
+
+def test_the_tiny_settings_are_keys_of_the_configs(bundle):
+    train, inference = bundle.read("train"), bundle.read("inference")
+    assert [key for key in bundle.network_settings if key not in train or key not in inference] == []
+    assert [key for key in bundle.tiny.training if key not in train] == []
+
+
+def test_the_paper_settings_train_and_go_on_where_they_stopped(bundle, checkpoints, tmp_path):
+    """train.json, on images that lack landmarks; whoever stops in a stage ends with the same bits."""
+    stopped, straight = tmp_path / "stopped", tmp_path / "straight"
+    settings = {"batch_size": 2, "val_interval": 1}
+    stages, halves = bundle.tiny.output.stages, []
+    for interruption in bundle.tiny.output.interruptions:
+        workflow = bundle.run("train", output_dir=str(stopped), **settings, **interruption)
+        assert workflow.check_properties() == []
+        halves.append(checkpoints.state_of(stopped))
+    bundle.run("train", output_dir=str(stopped), max_epochs=2, **settings)
+    resumed = checkpoints.state_of(stopped)
+    bundle.run("train", output_dir=str(straight), max_epochs=2, **settings)
+    assert checkpoints.differing(resumed, checkpoints.state_of(straight)) == []
+
+    names = {name for name, _ in workflow.network_def.named_parameters()}
+    for stage, half in zip(stages, halves):
+        assert [state[f"{stage.checkpoint}/progress"][0] for state in (half, resumed)] == [1, 2]
+        trained = [f"{stage.checkpoint}/model/{name}" for name in names if name.startswith(stage.weights)]
+        assert [key for key in trained if not resumed[key].isfinite().all()] == []
+        assert [key for key in trained if torch.equal(resumed[key], half[key])] == [] != trained
+    assert [name for name in names if not any(name.startswith(stage.weights) for stage in stages)] == []
+    shutil.rmtree(tmp_path)
+
+
+def test_training_leaves_the_best_weights_and_of_each_stage_a_checkpoint_and_a_log(bundle):
+    stages = bundle.tiny.output.stages
+    files = ["model.pt", *(name for s in stages for name in (s.checkpoint, f"tensorboard{s.suffix}"))]
+    assert sorted(p.name for p in bundle.trained.iterdir()) == sorted(files)
+    for stage in stages:
+        assert list((bundle.trained / f"tensorboard{stage.suffix}").glob("events.out.*"))
+        epoch, best_epoch, best_metric = read_checkpoint(bundle.trained / stage.checkpoint)["progress"].tolist()
+        assert epoch == 2 and best_epoch in (1, 2) and 0 < best_metric < 1000
