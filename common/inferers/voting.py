@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from monai.inferers import Inferer
 from monai.utils import ensure_tuple_rep
 from torch import nn
 from torch.nn import functional as F
 
+from .autocast import AutocastInferer
 
-class VotingInferer(Inferer):
+
+class VotingInferer(AutocastInferer):
     """Global grid of the whole image, its weighted vote, and local refinement (`PatchRegressionNet.localise`).
 
     Args:
@@ -19,28 +20,29 @@ class VotingInferer(Inferer):
             image, beside a margin of half its receptive field, so that the result is the same as in one piece; None
             for one piece.
         local: whether local networks that have been trained refine the landmarks.
-        dtype: "bfloat16" or "float16" for autocast, or "float32".
+        dtype: of `AutocastInferer`.
     """
 
     def __init__(
         self, tile_size: Sequence[int] | int | None = None, local: bool = True, dtype: str = "float32"
     ) -> None:
-        super().__init__()
+        super().__init__(dtype)
         self.tile_size = tile_size
         self.local = local
-        self.dtype = getattr(torch, dtype)
 
     def __call__(self, inputs: torch.Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Images (B, C, *spatial) -> (B, N, D + 2): voxels, confidence, spread of the votes in voxels."""
         network = getattr(network, "module", network)
-        image = torch.Tensor.as_subclass(inputs, torch.Tensor)
-        enabled = self.dtype != torch.float32
-        with torch.autocast(image.device.type, dtype=self.dtype if enabled else None, enabled=enabled):
-            grid = network(image) if self.tile_size is None else tiled_grid(network.global_net, image, self.tile_size)
-            if not self.local:
-                points, confidence, spread = network.vote(grid, network.grid_spacing)
-                return torch.cat([points, confidence.unsqueeze(-1), spread.unsqueeze(-1)], -1)
-            return network.refine(image, grid)
+
+        def localise(image: torch.Tensor) -> torch.Tensor:
+            tiles = self.tile_size
+            grid = network(image) if tiles is None else tiled_grid(network.global_net, image, tiles)
+            if self.local:
+                return network.refine(image, grid)
+            points, confidence, spread = network.vote(grid, network.grid_spacing)
+            return torch.cat([points, confidence.unsqueeze(-1), spread.unsqueeze(-1)], -1)
+
+        return super().__call__(torch.Tensor.as_subclass(inputs, torch.Tensor), localise)
 
 
 def tiled_grid(global_net: nn.Module, image: torch.Tensor, tile_size: Sequence[int] | int) -> torch.Tensor:
