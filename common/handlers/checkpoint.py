@@ -113,8 +113,9 @@ class ResumableCheckpoint:
 
     Writes `checkpoint.pt` or a file of another name (model, loss, optimiser, scheduler, epoch, best metric), and
     `model.pt`: the weights of the epoch with the best key metric of the evaluator, or of the last epoch where there is
-    no evaluator or it never ran. Both are written atomically by the process of rank 0. Attach it as the last handler
-    of the trainer.
+    no evaluator or it never ran. An evaluator that has a best metric when the run starts must find a better one before
+    `model.pt` is written. Both are written atomically by the process of rank 0. Attach it as the last handler of the
+    trainer.
 
     An interrupted run starts again at the epoch that it was in; with `EpochSeed` it ends as if it had never stopped.
 
@@ -161,6 +162,8 @@ class ResumableCheckpoint:
         """
         if engine.state.rank == 0:
             require_writable(self.path.parent)
+        if self.evaluator is not None:
+            self.saved_best_epoch = self.evaluator.state.best_metric_epoch
         if not (self.resume and self.path.is_file()):
             return
         content = read_checkpoint(self.path)

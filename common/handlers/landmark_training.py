@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from monai.handlers import LrScheduleHandler, TensorBoardStatsHandler, ValidationHandler
 from torch.utils.data import Dataset
 
@@ -19,9 +19,9 @@ class LandmarkTraining:
     """Everything that happens around the steps of a training; a handler of the trainer.
 
     In this order: random state from seed and epoch (`EpochSeed`), a step of the learning rate's schedule after every
-    iteration, the height of the targets copied into a heatmap network (`ExpectedPeak`), gradient clipping, validation,
-    TensorBoard with overlay pictures, a progress bar, and at last atomic checkpoints from which the same command goes
-    on (`ResumableCheckpoint`). Of several processes only that of rank 0 validates, logs and saves.
+    iteration, the height of the targets copied into a heatmap network (`ExpectedPeak`), gradient clipping, validation
+    (also after the last epoch, whatever the interval), TensorBoard with overlay pictures, a progress bar, and at last
+    atomic checkpoints from which the same command goes on (`ResumableCheckpoint`). Of several processes only that of rank 0 validates, logs and saves.
 
     Args:
         output_dir: folder of `model.pt`, `checkpoint.pt` and `tensorboard`.
@@ -59,6 +59,7 @@ class LandmarkTraining:
         suffix = f"_{stage}" if stage else ""
         self.log_dir = str(Path(output_dir) / f"tensorboard{suffix}")
         self.evaluator = evaluator
+        self.val_interval = val_interval
         self.landmarks = landmarks
         self.handlers = [
             EpochSeed(seed, dataset),
@@ -94,6 +95,12 @@ class LandmarkTraining:
         if engine.state.rank == 0:
             for handler in self.first_rank_only():
                 handler.attach(engine)
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self.validate_last_epoch)
             TensorBoardStatsHandler(log_dir=self.log_dir, iteration_log=False).attach(self.evaluator)
             TensorBoardOverlay(log_dir=self.log_dir, landmarks=self.landmarks).attach(self.evaluator)
         self.checkpoint.attach(engine)
+
+    def validate_last_epoch(self, engine: Engine) -> None:
+        """Validate the weights with which the training ends, where the interval leaves them out."""
+        if engine.state.epoch == engine.state.max_epochs and engine.state.epoch % self.val_interval:
+            self.evaluator.run(engine.state.epoch)

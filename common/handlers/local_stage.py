@@ -10,9 +10,8 @@ import torch
 from ignite.engine import Engine, Events
 
 from ..errors import InputError
-from ..metrics import is_lower
 from ..transforms.coordinates import is_present, world_to_voxel
-from .checkpoint import load_weights, read_checkpoint, save_atomically
+from .checkpoint import load_weights
 
 logger = logging.getLogger(__name__)
 
@@ -21,14 +20,14 @@ class LocalStage:
     """Train the local networks when the training of the global one has completed; a handler of its trainer.
 
     It takes the global weights that were best in validation, chooses the size of the local sub-images from the errors
-    that these make there, and runs the local trainer. Where the landmarks of the local networks are no better in
-    validation than those of the global one, `model.pt` keeps the local weights switched off (`local_size` 0), and a
-    warning says so. An interrupted second stage goes on from its own checkpoint.
+    that these make there, and runs the local trainer. `model.pt` stays as it is, with the local networks switched off
+    (`local_size` 0), until their landmarks are better in validation than those of the global one; a warning says where
+    that never happens. An interrupted second stage goes on from its own checkpoint.
 
     `run` is the second stage alone, from the `model.pt` of a first one.
 
     Args:
-        trainer: of the local networks; its handlers have a `LandmarkTraining` with a `stage`.
+        trainer: of the local networks; its handlers have a `LandmarkTraining` with the `stage` "local".
         network: `common.networks.PatchRegressionNet`, also inside DistributedDataParallel.
         evaluator: of the global stage.
         local_evaluator: of the local stage.
@@ -101,11 +100,21 @@ class LocalStage:
         if not resuming:
             size = self.choose_size(engine.state.epoch if engine is not None else 1) if first else 0
             self.network.local_size.fill_(int(idist.broadcast(float(size), src=0)))
-        elif first and self.evaluator.state.best_metric_epoch < 0:
-            self.evaluator.run()  # the first stage was another run's, and with it the error of the global network
+            self.require_lower(self.evaluator.state.best_metric)
         self.trainer.run()
-        if first:
-            self.switch_off_where_no_better()
+        if first and self.local_evaluator.state.best_metric_epoch == 0:
+            logger.warning(
+                "%s: the local networks did not lower the validation error of the global one (%.3f) and are switched "
+                "off.",
+                self.output_dir / "model.pt",
+                self.local_evaluator.state.best_metric,
+            )
+
+    def require_lower(self, error: float) -> None:
+        """Count the global network's error as that of the local stage's epoch 0, where it could be measured."""
+        if math.isfinite(error) and self.evaluator.state.best_metric_epoch >= 0:
+            self.local_evaluator.state.best_metric = error
+            self.local_evaluator.state.best_metric_epoch = 0
 
     def choose_size(self, epoch: int = 1) -> int:
         """Size of a sub-image in voxels, by the global errors in validation, which is logged as of `epoch`."""
@@ -138,19 +147,3 @@ class LocalStage:
             error,
         )
         return size
-
-    def switch_off_where_no_better(self) -> None:
-        """Let the global network alone answer where the local ones did not lower the error in validation."""
-        alone, refined = (evaluator.state.best_metric for evaluator in (self.evaluator, self.local_evaluator))
-        if is_lower(refined, alone) or self.local_evaluator.state.best_metric_epoch < 0:
-            return
-        path = self.output_dir / "model.pt"
-        weights = read_checkpoint(path)
-        weights["local_size"] = torch.zeros_like(weights["local_size"])
-        save_atomically(weights, path)
-        logger.warning(
-            "%s: the local networks did not lower the validation error (%.3f after %.3f) and are switched off.",
-            path,
-            refined,
-            alone,
-        )

@@ -214,6 +214,9 @@ class PatchRegressionNet(nn.Module):
             spatial_dims, in_channels, num_landmarks, filters, blocks, pooled_blocks, head_filters
         )
         self.local_nets = LocalPatchNets(spatial_dims, in_channels, num_landmarks, local_filters, local_head_filters)
+        for part in (self.global_net, self.local_nets):  # a head that no loss sees: none waits for its gradient
+            part.displacement.requires_grad_(method != "classification")
+            part.presence.requires_grad_(method != "regression")
         self.grid_spacing = self.global_net.grid_spacing
         self.local_spacing = self.local_nets.grid_spacing
         self.register_buffer("local_size", torch.zeros((), dtype=torch.int64))

@@ -113,6 +113,14 @@ def test_a_validation_sees_the_height_of_the_targets_of_its_epoch(tmp_path):
     assert Run(tmp_path, 4, val_interval=2).validated == [(2, True), (4, True)]
 
 
+@pytest.mark.parametrize(("epochs", "interval", "validated"), [(5, 2, [2, 4, 5]), (2, 3, [2]), (4, 4, [4])])
+def test_the_last_epoch_is_validated_whatever_the_interval(tmp_path, epochs, interval, validated):
+    run = Run(tmp_path, epochs, val_interval=interval)
+    assert [epoch for epoch, _ in run.validated] == validated
+    best = run.evaluator.state.best_metric
+    assert read_checkpoint(tmp_path / "checkpoint.pt")["progress"].tolist()[::2] == [epochs, best]
+
+
 def test_a_run_goes_on_from_its_checkpoint_unless_told_otherwise(tmp_path):
     Run(tmp_path / "stopped", 2)
     resumed, straight = Run(tmp_path / "stopped", 3), Run(tmp_path / "straight", 3)

@@ -238,3 +238,16 @@ def test_every_parameter_of_each_stage_learns_from_its_own_loss(dims):
 def test_an_unknown_method_is_refused():
     with pytest.raises(ValueError, match="method"):
         PatchRegressionNet(2, 1, 3, **SMALL, method="voting")
+
+
+@pytest.mark.parametrize("method", ["regression", "classification"])
+def test_an_ablation_learns_with_every_parameter_that_asks_for_a_gradient(method):
+    """Data-parallel training waits for the gradients of all of them."""
+    network = PatchRegressionNet(2, 1, 2, (4, 8), (1,), (0,), 8, (4, 8), 8, method=method)
+    points = torch.tensor([[[5.0, 7.0], [10.0, 3.0]]])
+    for part, image in ((network.global_net, torch.rand(1, 1, 16, 16)), (network.local_nets, torch.rand(1, 2, 16, 16))):
+        PatchRegressionLoss(part.grid_spacing, method=method)(part(image), points).backward()
+        asking = {name for name, parameter in part.named_parameters() if parameter.requires_grad}
+        learning = {name for name, parameter in part.named_parameters() if parameter.grad is not None}
+        unused = "presence" if method == "regression" else "displacement"
+        assert asking == learning == {name for name, _ in part.named_parameters() if not name.startswith(unused)}
