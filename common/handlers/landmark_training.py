@@ -21,7 +21,8 @@ class LandmarkTraining:
     In this order: random state from seed and epoch (`EpochSeed`), a step of the learning rate's schedule after every
     iteration, the height of the targets copied into a heatmap network (`ExpectedPeak`), gradient clipping, validation
     (also after the last epoch, whatever the interval), TensorBoard with overlay pictures, a progress bar, and at last
-    atomic checkpoints from which the same command goes on (`ResumableCheckpoint`). Of several processes only that of rank 0 validates, logs and saves.
+    atomic checkpoints from which the same command goes on (`ResumableCheckpoint`). Of several processes only that of
+    rank 0 validates, logs and saves.
 
     Args:
         output_dir: folder of `model.pt`, `checkpoint.pt` and `tensorboard`.
