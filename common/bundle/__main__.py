@@ -8,11 +8,12 @@ from ..data import input_error_in
 from ..metrics import compare_errors
 from .learning_curve import learning_curve
 from .new_bundle import new_bundle
+from .package import package
 
 
 def main() -> None:
     """Run a verb; bad input ends it with one sentence and status 1."""
-    verbs = {"compare": compare_errors, "learning_curve": learning_curve, "new": new_bundle}
+    verbs = {"compare": compare_errors, "learning_curve": learning_curve, "new": new_bundle, "package": package}
     try:
         fire.Fire(verbs, name="python -m common.bundle", serialize=lambda value: None)
     except Exception as error:
