@@ -6,16 +6,28 @@ import fire
 
 from ..data import input_error_in
 from ..metrics import compare_errors
+from .check import check
 from .learning_curve import learning_curve
+from .listing import list_bundles
+from .location import PACKAGE_NAME
 from .new_bundle import new_bundle
 from .package import package
+from .unpack import unpack
 
 
 def main() -> None:
     """Run a verb; bad input ends it with one sentence and status 1."""
-    verbs = {"compare": compare_errors, "learning_curve": learning_curve, "new": new_bundle, "package": package}
+    verbs = {
+        "check": check,
+        "compare": compare_errors,
+        "learning_curve": learning_curve,
+        "list": list_bundles,
+        "new": new_bundle,
+        "package": package,
+        "unpack": unpack,
+    }
     try:
-        fire.Fire(verbs, name="python -m common.bundle", serialize=lambda value: None)
+        fire.Fire(verbs, name=f"python -m {PACKAGE_NAME}.bundle", serialize=lambda value: None)
     except Exception as error:
         reason = input_error_in(error)
         if reason is None:

@@ -13,6 +13,7 @@ from monai.bundle import ConfigWorkflow
 from ..data import load_datalist
 from ..data.atomic_writing import write_atomically
 from ..errors import InputError
+from .location import PACKAGE_NAME
 
 
 def run_workflow(configs: Path, names: Sequence[str], **overrides: Any) -> None:
@@ -77,7 +78,7 @@ def learning_curve(
                 "dataset_dir": str(dataset_dir),
                 "output_dir": str(folder),
                 "train::dataset::data": (
-                    f"$common.data.load_datalist(@dataset_dir, @training_list, @landmarks)[:{count}]"
+                    f"${PACKAGE_NAME}.data.load_datalist(@dataset_dir, @training_list, @landmarks)[:{count}]"
                 ),
                 **overrides,
             }

@@ -9,6 +9,7 @@ from .. import __version__
 from ..errors import InputError
 
 PACKAGE = Path(__file__).resolve().parents[1]
+PACKAGE_NAME = __name__.split(".")[0]  # common; scripts in a packaged bundle
 VERSION_FILE = "PACKAGE_VERSION"  # in a packaged bundle's `scripts`
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from ..data import datalist_info
 from ..errors import InputError
 from .compact_json import compact_json
+from .location import PACKAGE_NAME
 
 CHANGED = {  # configs, and what a bundle of this collection has in them
     "train": ("bundle_root", "dataset_dir", "landmarks"),
@@ -130,7 +131,7 @@ def new_bundle(source: str, name: str, dataset_dir: str) -> Path:
     origin = f"{source_dir.name} {configs['metadata']['version']}"
     described = {"name": target.name, "source": origin, "landmarks": landmarks, "dataset": info["name"]}
     for config in (configs["train"], configs["inference"]):
-        config["bundle_root"] = f"$common.bundle.bundle_root('{target.name}')"
+        config["bundle_root"] = f"${PACKAGE_NAME}.bundle.bundle_root('{target.name}')"
         config["dataset_dir"] = dataset
         config["landmarks"] = landmarks
     _take_millimetres_from_spacing(configs["train"])

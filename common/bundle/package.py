@@ -178,8 +178,8 @@ def packaged_readme(source: Path, name: str, overlay: str | None) -> str:
     title, rest = text.split("\n", 1)
     label = name.removeprefix(f"{source.name}_")
     return (
-        f"{title}\n\nThis is {source.name} with the settings of its overlay `{label}.json`, which stand in `train.json` "
-        f"and `inference.json` here; where the text below adds `{label}.json`, leave it out.\n{rest}"
+        f"{title}\n\nThis is {source.name} with the settings of its overlay `{label}.json`, which stand in "
+        f"`train.json` and `inference.json` here; where the text below adds `{label}.json`, leave it out.\n{rest}"
     )
 
 

@@ -13,7 +13,7 @@ from monai.bundle import ConfigParser, ReferenceResolver, verify_metadata
 import common
 
 REPOSITORY = Path(common.__file__).resolve().parents[1]
-SCHEMA = Path(__file__).with_name("meta_schema.json")
+SCHEMA = REPOSITORY / "common" / "bundle" / "meta_schema.json"
 FILES = [
     *(f"configs/{name}.json" for name in ("metadata", "train", "evaluate", "inference", "multi_gpu_train")),
     *("configs/logging.conf", "docs/README.md", "docs/data_license.txt", "LICENSE"),
