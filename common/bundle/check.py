@@ -131,9 +131,10 @@ def landmarks(folder: Path, configs: dict[str, Any]) -> Iterator[str]:
 
 def inference_alone(folder: Path, configs: dict[str, Any]) -> Iterator[str]:
     """inference.json needs no other file, and every `@reference` of a config exists."""
-    for text in texts(configs["inference"]):
-        if text.startswith("%") or "_meta_" in text:
-            yield f"configs/inference.json: '{text}' needs another file"
+    foreign = [text for text in texts(configs["inference"]) if text.startswith("%") or "_meta_" in text]
+    yield from (f"configs/inference.json: '{text}' needs another file" for text in foreign)
+    if foreign:
+        return
     for key in MONAI_LABEL_NEEDS:
         if key not in configs["inference"]:
             yield f"configs/inference.json: has no {key}"

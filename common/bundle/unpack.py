@@ -4,6 +4,7 @@ import json
 import os
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 
 from monai.apps.utils import check_hash, extractall
@@ -37,7 +38,7 @@ def unpack(file: str, target: str = ".", model_info: str | None = None) -> Path:
         with zipfile.ZipFile(path) as archive:
             tops = {name.split("/")[0] for name in archive.namelist()}
             damaged = archive.testzip()
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise InputError(f"{path}: is no readable zip file ({error}); download it again.") from error
     if len(tops) != 1 or damaged or tops & {"", ".", ".."}:
         raise InputError(f"{path}: is damaged or no zip of one bundle; download it again.")

@@ -1,4 +1,6 @@
+import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,18 +12,16 @@ from common.errors import InputError
 REPOSITORY = Path(common.__file__).resolve().parents[1]
 
 
-def bundle(folder):
+def bundle(folder, name="scn_hand"):
     (folder / "configs").mkdir(parents=True)
-    (folder / "configs" / "metadata.json").write_text("{}")
+    (folder / "configs" / "inference.json").write_text(f'{{"bundle_root": "$scripts.bundle.bundle_root(\'{name}\')"}}')
     return folder
 
 
 @pytest.fixture
 def elsewhere(tmp_path, monkeypatch):
     """The package as if it were installed in a folder without bundles; the current directory is another one."""
-    package = tmp_path / "site-packages" / "common" / "bundle"
-    package.mkdir(parents=True)
-    monkeypatch.setattr(location, "__file__", str(package / "location.py"))
+    monkeypatch.setattr(location, "PACKAGE", tmp_path / "site-packages" / "common")
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     return tmp_path
@@ -34,9 +34,16 @@ def test_in_the_repository_a_bundle_is_found_from_anywhere(tmp_path, monkeypatch
 
 def test_a_packaged_bundle_is_the_folder_above_its_scripts_whatever_its_name(elsewhere, monkeypatch):
     root = bundle(elsewhere / "renamed")
-    (root / "scripts" / "bundle").mkdir(parents=True)
-    monkeypatch.setattr(location, "__file__", str(root / "scripts" / "bundle" / "location.py"))
+    monkeypatch.setattr(location, "PACKAGE", root / "scripts")
     assert bundle_root("scn_hand") == str(root)
+
+
+def test_bundles_that_share_the_scripts_of_one_are_found_by_their_names_on_pythons_path(elsewhere, monkeypatch):
+    roots = {name: bundle(elsewhere / name, name) for name in ("scn_hand", "scn_hand_slim", "dacn_spine")}
+    monkeypatch.setattr(location, "PACKAGE", roots["dacn_spine"] / "scripts")
+    for name in ("scn_hand", "scn_hand_slim"):
+        monkeypatch.syspath_prepend(roots[name])
+    assert {name: bundle_root(name) for name in roots} == {name: str(root) for name, root in roots.items()}
 
 
 def test_an_installed_package_looks_into_the_current_directory(elsewhere, monkeypatch):
@@ -49,6 +56,13 @@ def test_an_installed_package_looks_into_the_current_directory(elsewhere, monkey
 
 
 def test_a_folder_of_another_bundle_is_not_taken(elsewhere, monkeypatch):
-    monkeypatch.chdir(bundle(elsewhere / "farnet_hand"))
-    with pytest.raises(InputError, match="^scn_hand: no such bundle .*; run from the folder that holds it.$"):
+    monkeypatch.chdir(bundle(elsewhere / "farnet_hand", "farnet_hand"))
+    with pytest.raises(InputError, match="^scn_hand: no such bundle .*; run from the folder that holds it, .*path.$"):
         bundle_root("scn_hand")
+
+
+def test_a_bundle_that_was_packaged_with_other_scripts_is_refused(elsewhere, monkeypatch):
+    monkeypatch.syspath_prepend(bundle(elsewhere / "scn_hand"))
+    assert bundle_root("scn_hand", location.package_version()) in sys.path
+    with pytest.raises(InputError, match=r"^scn_hand: was packaged with version 9\.0\.0\+x .* a process for each\.$"):
+        bundle_root("scn_hand", "9.0.0+x")

@@ -26,7 +26,7 @@ from common.errors import InputError
 REPOSITORY = Path(common.__file__).resolve().parents[1]
 BUNDLES = REPOSITORY / "bundles"
 RULES = REPOSITORY / "tests" / "bundles" / "test_configs.py"
-SCHEMA = REPOSITORY / "tests" / "bundles" / "meta_schema.json"
+SCHEMA = REPOSITORY / "common" / "bundle" / "meta_schema.json"
 
 NAMES = ["femur", "tibia", "patella"]
 POINTS = [[20, 30], [44, 26], [33, 60]]

@@ -1,0 +1,275 @@
+"""Bundles as zip files, checked, packed and unpacked, in this process."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from monai.bundle import ConfigParser
+
+import common
+from common.bundle.check import check, problems
+from common.bundle.listing import list_bundles
+from common.bundle.location import PACKAGE, bundle_folders, package_version
+from common.bundle.package import package
+from common.bundle.unpack import unpack
+from common.errors import InputError
+
+BUNDLES = bundle_folders()
+NAMES = [folder.name for folder in BUNDLES]
+ZIP = "scn_hand_v0.1.0.zip"
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory):
+    """Folder with the zips of all bundles."""
+    folder = tmp_path_factory.mktemp("release")
+    package("all", output=str(folder), url="https://example.org/release/")
+    return folder
+
+
+def contents(path):
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def version(name):
+    folder = next(folder for folder in BUNDLES if folder.name == name)
+    return json.loads((folder / "configs" / "metadata.json").read_text())["version"]
+
+
+def test_every_bundle_has_a_zip_and_its_checksum(release):
+    zips = [f"{name}_v{version(name)}" for name in NAMES]
+    assert sorted(path.name for path in release.iterdir()) == sorted([*(f"{z}.zip" for z in zips), "model_info.json"])
+    for name, entry in json.loads((release / "model_info.json").read_text()).items():
+        assert entry["checksum"] == hashlib.sha1((release / f"{name}.zip").read_bytes()).hexdigest()
+        assert entry["source"] == f"https://example.org/release/{name}.zip"
+
+
+def test_a_zip_is_the_same_to_the_byte_whenever_it_is_made(release, tmp_path):
+    os.utime(BUNDLES[NAMES.index("scn_hand")] / "LICENSE")
+    package("scn_hand", output=str(tmp_path))
+    assert (tmp_path / ZIP).read_bytes() == (release / ZIP).read_bytes()
+
+
+def test_a_zip_holds_the_bundle_and_the_whole_package_as_scripts(release):
+    for folder in BUNDLES:
+        found = contents(release / f"{folder.name}_v{version(folder.name)}.zip")
+        assert {name.split("/")[0] for name in found} == {folder.name}
+        for path in [folder / "LICENSE", *folder.glob("docs/*"), *folder.glob("configs/*")]:
+            inside = found[f"{folder.name}/{path.relative_to(folder)}"]
+            assert path.suffix in (".md", ".json") or inside == path.read_bytes()
+        for path in PACKAGE.rglob("*.py"):
+            assert found[f"{folder.name}/scripts/{path.relative_to(PACKAGE)}"] == path.read_bytes()
+        assert not [name for name in found if "pycache" in name or "/output/" in name]
+        assert found[f"{folder.name}/scripts/PACKAGE_VERSION"].decode().strip() == package_version()
+
+
+def test_configs_in_a_zip_differ_by_the_name_of_the_package_alone(release):
+    for folder in BUNDLES:
+        found = contents(release / f"{folder.name}_v{version(folder.name)}.zip")
+        for path in folder.glob("configs/*.json"):
+            text = json.dumps(json.loads(found[f"{folder.name}/configs/{path.name}"]))
+            if path.stem != "metadata":
+                assert "common" not in text
+                text = text.replace(f"', '{package_version()}')", "')")
+                text = re.sub(r"\bscripts\b", "common", text)
+            assert text == json.dumps(json.loads(path.read_text()))
+
+
+def test_the_readme_in_a_zip_has_commands_and_links_that_work_there(release):
+    for name in NAMES:
+        text = contents(release / f"{name}_v{version(name)}.zip")[f"{name}/docs/README.md"].decode()
+        assert "configs/train.json" in text and "bundles/" not in text and "-m common" not in text
+        assert "](../" not in text and "From the folder of this bundle:" in text
+
+
+def test_a_packaged_bundle_passes_the_check(release, capsys):
+    check(str(release / ZIP), exports=False)
+    assert capsys.readouterr().out == "scn_hand: no problem found\n"
+
+
+@pytest.mark.parametrize("name", ["scn_hand", "patch_regression_olfactory_mr"])
+def test_an_overlay_becomes_the_settings_of_a_bundle_of_its_own(name, tmp_path, monkeypatch):
+    bundles = tmp_path / "bundles"
+    source = shutil.copytree(BUNDLES[NAMES.index(name)], bundles / name, ignore=shutil.ignore_patterns("output"))
+    (source / "models").mkdir(exist_ok=True)
+    torch.save({"weight": torch.ones(1)}, source / "models" / "model_cpu.pt")
+    monkeypatch.setattr("common.bundle.location.PACKAGE", tmp_path / "common")
+    package(name, output=str(tmp_path), overlay="cpu")
+    found = contents(tmp_path / f"{name}_cpu_v{version(name)}.zip")
+    assert found[f"{name}_cpu/models/model.pt"] == (source / "models" / "model_cpu.pt").read_bytes()
+    configs = {
+        Path(place).stem: json.loads(text)
+        for place, text in found.items()
+        if place.startswith(f"{name}_cpu/configs/") and place.endswith(".json")
+    }
+    assert {"train", "inference", "evaluate", "metadata", "multi_gpu_train"} <= set(configs)
+    assert not {"cpu", "quick"} & set(configs)  # made for the bundle without the overlay
+    overlay = json.loads((source / "configs" / "cpu.json").read_text())
+    for stem in ("train", "inference"):
+        own = json.loads((source / "configs" / f"{stem}.json").read_text())
+        parser = ConfigParser()
+        parser.read_config([str(source / "configs" / f"{stem}.json"), str(source / "configs" / "cpu.json")])
+        laid_over = {key: value for key, value in parser.get().items() if key != "_meta_"}
+        wanted = {key: value for key, value in laid_over.items() if stem == "train" or key in own}
+        text = re.sub(r"\bscripts\b", "common", json.dumps(configs[stem]))
+        text = text.replace(f"'{name}_cpu', '{package_version()}'", f"'{name}'")
+        assert json.loads(text) == wanted != own
+    assert set(overlay) & set(configs["inference"])
+
+
+def test_an_overlay_that_is_not_there_or_is_a_command_is_refused(tmp_path):
+    for overlay, match in (("slimmest", "no such overlay"), ("evaluate", "not an overlay of settings")):
+        with pytest.raises(InputError, match=match):
+            package("scn_hand", output=str(tmp_path), overlay=overlay)
+    with pytest.raises(InputError, match="choose one of .*scn_hand"):
+        package("scn_foot", output=str(tmp_path))
+    assert list(tmp_path.glob("*.zip")) == []
+
+
+def test_a_zip_is_unpacked_once(release, tmp_path):
+    folder = unpack(str(release / ZIP), str(tmp_path))
+    assert folder == tmp_path / "scn_hand" and list(tmp_path.iterdir()) == [folder]
+    for name, content in contents(release / ZIP).items():
+        assert (tmp_path / name).read_bytes() == content
+    with pytest.raises(InputError, match="is there already"):
+        unpack(str(release / ZIP), str(tmp_path))
+
+
+@pytest.fixture
+def tampered(release, tmp_path):
+    """A folder with a copy of a zip and its checksum, to be changed."""
+    for name in (ZIP, "model_info.json"):
+        shutil.copy(release / name, tmp_path)
+    return tmp_path
+
+
+def refused(folder, match):
+    target = folder / "target"
+    with pytest.raises(InputError, match=match):
+        unpack(str(folder / ZIP), str(target))
+    assert not target.exists() or list(target.iterdir()) == []
+
+
+def test_a_zip_with_another_checksum_is_refused(tampered):
+    with zipfile.ZipFile(tampered / ZIP, "a") as archive:
+        archive.writestr("scn_hand/scripts/more.py", "")
+    refused(tampered, "its checksum is not that of")
+    (tampered / "model_info.json").write_text("{}")
+    refused(tampered, "has no checksum of scn_hand_v0.1.0")
+
+
+@pytest.mark.parametrize("place", ["../outside.py", "scn_hand/../../outside.py", "/outside.py"])
+def test_a_zip_whose_paths_lead_out_of_its_folder_is_refused(tampered, place):
+    (tampered / "model_info.json").unlink()
+    with zipfile.ZipFile(tampered / ZIP, "a") as archive:
+        archive.writestr(zipfile.ZipInfo(place), "")
+    refused(tampered, "lead out of its folder|no zip of one bundle")
+    assert not list(tampered.rglob("outside.py"))
+
+
+def test_a_file_that_is_no_zip_is_refused(tampered):
+    (tampered / "model_info.json").unlink()
+    content = (tampered / ZIP).read_bytes()
+    for damaged in (b"", content[:5000], content[:100_000] + b"x" * 1000 + content[101_000:]):
+        (tampered / ZIP).write_bytes(damaged)
+        refused(tampered, "no readable zip|damaged")
+
+
+def test_bundles_of_the_repository_have_no_problem(capsys):
+    check("all", exports=False)
+    assert capsys.readouterr().out == "".join(f"{name}: no problem found\n" for name in NAMES)
+
+
+def edit(stem, change):
+    """A fault: change a config."""
+
+    def apply(folder):
+        path = folder / "configs" / f"{stem}.json"
+        config = json.loads(path.read_text())
+        change(config)
+        path.write_text(json.dumps(config))
+
+    return apply
+
+
+def replace(place, old, new):
+    """A fault: change a text file."""
+
+    def apply(folder):
+        text = (folder / place).read_text()
+        assert old in text
+        (folder / place).write_text(text.replace(old, new))
+
+    return apply
+
+
+FAULTS = {
+    "docs/data_license.txt: is missing or empty": lambda folder: (folder / "docs" / "data_license.txt").unlink(),
+    "LICENSE: is missing or empty": lambda folder: (folder / "LICENSE").write_text(""),
+    "is no valid JSON": replace("configs/evaluate.json", "{", "{{"),
+    "'authors' is a required property": edit("metadata", lambda c: c.pop("authors")),
+    "version 0.2.0 is not in the changelog": edit("metadata", lambda c: c.update(version="0.2.0")),
+    "the changelog goes on after": edit("metadata", lambda c: c["changelog"].update({"0.10.0": "more"})),
+    "its landmarks are not those": edit("train", lambda c: c["landmarks"].reverse()),
+    "a name stands twice": edit("inference", lambda c: c["landmarks"].append(c["landmarks"][0])),
+    "the channels of pred": edit(
+        "metadata", lambda c: c["network_data_format"]["outputs"]["pred"]["channel_def"].update({"0": "toe"})
+    ),
+    "have not one point per landmark": edit(
+        "metadata", lambda c: c["network_data_format"]["post_processed_outputs"]["pred"].update(spatial_shape=[36, 2])
+    ),
+    "needs another file": edit("inference", lambda c: c.update(device="%train.json::device")),
+    "has no postprocessing": edit("inference", lambda c: c.pop("postprocessing")),
+    "refers to optimiser": edit("train", lambda c: c.update(seed="@optimiser")),
+    "configs/evaluate.json: .* refers to model_dir": edit("evaluate", lambda c: c.update(extra="$@model_dir")),
+    "refers to scripts": edit("train", lambda c: c["network_def"].update(_target_="scripts.networks.FARNet")),
+    "MONAI's property max_epochs": edit("train", lambda c: c["train"]["trainer"].pop("max_epochs")),
+    "MONAI's property evaluator": edit("inference", lambda c: c.pop("evaluator")),
+    "the section Limitations is missing": replace("docs/README.md", "## Limitations", "## Limits"),
+    "links to phantom.png": lambda folder: (folder / "docs" / "phantom.png").unlink(),
+    "fails with network_data_format": edit(
+        "metadata", lambda c: c["network_data_format"]["outputs"]["pred"].update(num_channels=36)
+    ),
+    "fails with TorchScript": lambda folder: (folder / "models" / "model.pt").write_bytes(b"no weights"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: re.sub(r"\W+", "_", fault))
+def test_the_check_finds(fault, tmp_path):
+    source = Path(common.__file__).parents[1] / "bundles" / "scn_hand"
+    folder = shutil.copytree(source, tmp_path / "scn_hand", ignore=shutil.ignore_patterns("output", "models"))
+    (folder / "models").mkdir()
+    small = {"num_filters": 4, "num_levels": 3, "spatial_filters": 4, "spatial_kernel_size": 3}
+    for stem in ("train", "inference"):
+        edit(stem, lambda config: config.update(small))(folder)
+    FAULTS[fault](folder)
+    found = list(problems(folder, exports="fails with" in fault))
+    assert [problem for problem in found if re.search(fault, problem)] != []
+    with pytest.raises(InputError, match="problems, printed above"):
+        check(str(folder), exports="fails with" in fault)
+
+
+def test_a_bundle_whose_name_means_another_task_is_told(tmp_path):
+    source = Path(common.__file__).parents[1] / "bundles" / "scn_hand"
+    folder = shutil.copytree(source, tmp_path / "hand_detection", ignore=shutil.ignore_patterns("output"))
+    assert "another task" in next(problems(folder, exports=False))
+
+
+def test_the_list_tells_name_version_landmarks_and_weights(capsys, tmp_path, monkeypatch):
+    list_bundles()
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == ["name", "version", "landmarks", "weights"] and [line[0] for line in lines[1:]] == NAMES
+    assert ["scn_hand", version("scn_hand"), "37"] in [line[:3] for line in lines]
+    shutil.copytree(BUNDLES[0] / "configs", tmp_path / "bundles" / "own" / "configs")
+    (tmp_path / "bundles" / "own" / "models").mkdir()
+    (tmp_path / "bundles" / "own" / "models" / "model_slim.pt").write_bytes(b"")
+    monkeypatch.setattr("common.bundle.location.PACKAGE", tmp_path / "common")
+    list_bundles()
+    assert capsys.readouterr().out.splitlines()[1].split() == ["own", version(NAMES[0]), "19", "model_slim.pt"]
