@@ -118,6 +118,8 @@ class ResumableCheckpoint:
     trainer.
 
     An interrupted run starts again at the epoch that it was in; with `EpochSeed` it ends as if it had never stopped.
+    A trainer that runs again in the same process, as a federated client does for every round, goes on with the weights
+    that its network has then.
 
     Args:
         output_dir: folder of the two files.
@@ -164,7 +166,7 @@ class ResumableCheckpoint:
             require_writable(self.path.parent)
         if self.evaluator is not None:
             self.saved_best_epoch = self.evaluator.state.best_metric_epoch
-        if not (self.resume and self.path.is_file()):
+        if engine.state.iteration or not (self.resume and self.path.is_file()):  # or a further round of this trainer
             return
         content = read_checkpoint(self.path)
         advice = "choose another --output_dir, or start anew with --resume False"

@@ -14,7 +14,8 @@ REPOSITORY = Path(common.__file__).resolve().parents[1]
 
 def bundle(folder, name="scn_hand"):
     (folder / "configs").mkdir(parents=True)
-    (folder / "configs" / "inference.json").write_text(f'{{"bundle_root": "$scripts.bundle.bundle_root(\'{name}\')"}}')
+    config = {"bundle_root": f"$scripts.bundle.bundle_root('{name}')"}
+    (folder / "configs" / "inference.json").write_text(json.dumps(config))
     return folder
 
 

@@ -211,3 +211,15 @@ def test_a_full_disk_during_training_ends_it_and_keeps_what_was_saved(tmp_path, 
     assert "No space left" in sentence(raised, tmp_path / "model.pt")
     assert progress(tmp_path)[0] == 1 and saved_error(tmp_path) == 3.0
     assert sorted(os.listdir(tmp_path)) == ["checkpoint.pt", "model.pt"]
+
+
+def test_a_further_round_of_a_trainer_goes_on_with_the_weights_that_its_network_has(tmp_path):
+    """As in federated learning, where the weights of all clients come in between."""
+    run = training(tmp_path, [3.0, 2.0, 1.0, 0.5], resume=True)
+    run.trainer.state.max_epochs = 3  # as if two of four rounds were done
+    run.trainer.state.epoch, run.trainer.state.iteration = 2, 4
+    run.network.point.data[:] = 7.0
+    seen = []
+    run.trainer.add_event_handler(Events.EPOCH_STARTED, lambda: seen.append(run.network.point.max().item()))
+    run.trainer.run()
+    assert seen == [7.0] and run.epochs == [1, 2, 3, 4, 3]

@@ -1,6 +1,6 @@
 """Print the packages that the bundles' metadata name, as pip takes them, torch first: one environment for all.
 
-python tests/integration/bundle_requirements.py
+python tests/bundles/bundle_requirements.py
 """
 
 import json
