@@ -10,6 +10,7 @@ from .check import check
 from .learning_curve import learning_curve
 from .listing import list_bundles
 from .location import PACKAGE_NAME
+from .mean_shape import measure_mean_shape
 from .new_bundle import new_bundle
 from .package import package
 from .unpack import unpack
@@ -22,6 +23,7 @@ def main() -> None:
         "compare": compare_errors,
         "learning_curve": learning_curve,
         "list": list_bundles,
+        "mean_shape": measure_mean_shape,
         "new": new_bundle,
         "package": package,
         "unpack": unpack,

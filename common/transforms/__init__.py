@@ -29,6 +29,7 @@ from .patch_grid import (
     patch_grid_size,
     vote_landmarks,
 )
+from .plausibility import Plausibilityd, mean_shape_of, shape_distance
 from .resize_to_fit import ResizeToFit, ResizeToFitd
 from .sub_images import RandLandmarkSubImagesd, sub_images
 from .template_fitting import fit_template
