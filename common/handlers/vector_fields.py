@@ -8,10 +8,10 @@ from ignite.engine import Engine, Events
 from monai.networks.utils import eval_mode
 
 from ..data.atomic_writing import replaced_atomically
+from ..data.prediction_results import unique_stem
 from ..networks.patch_regression_net import PatchRegressionNet
 from ..transforms.patch_grid import linear_displacement
 from ..visualize import draw_vector_field
-from .predictions import unique_stem
 
 
 class VectorFields:
