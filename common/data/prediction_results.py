@@ -15,12 +15,20 @@ from .landmark_tables import write_landmark_table
 DETACHED_PIXELS = {".mhd": (".raw", ".zraw"), ".nhdr": (".raw", ".raw.gz")}
 
 
-def unique_stem(filename: str, taken: set[str]) -> str:
-    """A name for the results of a file that no other file of a run has; it is added to those taken."""
+def unique_stem(filename: str, taken: dict[str, int]) -> str:
+    """A name for the results of a file that no other file of a run has.
+
+    Args:
+        filename: path of the file.
+        taken: names that others have, each with the number by which a search for another goes on; the new one is added.
+    """
     name = Path(filename).name
     short = name[: -len(".nii.gz")] if name.endswith(".nii.gz") else Path(name).stem
-    stem = next(s for s in (short, name, *(f"{name}_{i}" for i in range(2, 10**6))) if s not in taken)
-    taken.add(stem)
+    stem = short if short not in taken else name
+    while stem in taken:
+        stem = f"{name}_{taken[name]}"
+        taken[name] += 1
+    taken[stem] = 2
     return stem
 
 
@@ -108,7 +116,7 @@ class PredictionResults:
             InputError: if the folder cannot be written, or holds results of these images by other weights or settings.
         """
         require_writable(self.folder)
-        stems: set[str] = set()
+        stems: dict[str, int] = {}
         plan, foreign = [], 0
         for item in data:
             source, stem = image_source(item), unique_stem(item["image"], stems)

@@ -78,7 +78,7 @@ class LandmarkReport:
         self.max_overlays = max_overlays
         self.measures = list(measures)
         self.cases: list[dict[str, Any]] = []
-        self.stems: set[str] = set()
+        self.stems: dict[str, int] = {}
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self.start)

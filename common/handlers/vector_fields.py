@@ -41,7 +41,7 @@ class VectorFields:
         self.landmarks = list(landmarks)
         self.shown = self.landmarks if shown is None else list(shown)
         self.max_images = max_images
-        self.stems: set[str] = set()
+        self.stems: dict[str, int] = {}
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, lambda: self.stems.clear())
