@@ -44,17 +44,6 @@ def test_without_refinement_landmarks_are_those_of_the_global_network(patches, t
     assert np.abs(columns(rows, "pixel", dims) - refined).max() > 0.1
 
 
-def test_landmarks_in_which_no_patch_believes_are_not_found(patches, tmp_path):
-    confidences = numbers(table(patches.prediction / "landmarks.csv"), "confidence")
-    threshold = float(np.median(confidences)) + 1e-4
-    believed = confidences >= threshold
-    assert not believed.all()
-    rows, landmarks = predicted(patches, tmp_path, min_confidence=threshold)
-    assert (np.isfinite(numbers(rows, "pixel_x")) == believed).all()
-    assert np.allclose(numbers(rows, "confidence"), confidences, atol=1e-6)  # of those not found too
-    assert (np.isfinite(landmarks.points).all(axis=1) == believed).all()
-
-
 def test_the_local_stage_runs_alone_from_the_weights_of_the_global_one(patches, tmp_path):
     shutil.copy(patches.trained / "model.pt", tmp_path)
     names = ("train", "cpu", "quick", "local_stage")
