@@ -71,16 +71,18 @@ class Watch:
     def __init__(self, every: int) -> None:
         self.every = every
         self.seconds: dict[str, float] = defaultdict(float)
-        self.memory: dict[int, float] = {}
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.look)
+        engine.add_event_handler(Events.COMPLETED, lambda engine: self.tell("all"))
 
     def look(self, engine: Engine) -> None:
         done = engine.state.iteration
         if done == self.every // 10 or done % self.every == 0:
-            self.memory[done] = resident_memory() / 2**20
-            print(f"{done:8} images: {self.memory[done]:7.1f} MiB", flush=True)
+            self.tell(str(done))
+
+    def tell(self, images: str) -> None:
+        print(f"\n{images:>8} images: {resident_memory() / 2**20:7.1f} MiB", flush=True)
 
     def follow(self, network: torch.nn.Module) -> None:
         network.register_forward_pre_hook(lambda *_: self.add(-time.perf_counter()))
