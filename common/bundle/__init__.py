@@ -1,5 +1,5 @@
 """What a bundle's configs need to know about themselves and the processes that they run in."""
 
-from .distributed import distribute, end_process_group, local_device, start_process_group
+from .distributed import distribute, end_process_group, local_device, share_prediction, start_process_group
 from .error_messages import show_input_errors
 from .location import bundle_root

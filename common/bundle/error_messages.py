@@ -21,15 +21,18 @@ def file_error_in(error: BaseException) -> str | None:
 def show_input_errors() -> None:
     """Let the interpreter print an `InputError`, wherever it stands in the chain of causes, as one line.
 
-    So it does with an `OSError` about a file (no permission, no space) that is the first cause of all. Meant as the
-    first line of a config's `run`, so that only commands are affected and no application that loads the bundle. Other
-    exceptions keep their traceback; with `LANDMARKS_TRACEBACK=1` in the environment all do.
+    So it does with an `OSError` about a file (no permission, no space) that is the first cause of all, and with Ctrl-C.
+    Meant as the first line of a config's `run`, so that only commands are affected and no application that loads the
+    bundle. Other exceptions keep their traceback; with `LANDMARKS_TRACEBACK=1` in the environment all but Ctrl-C do.
     """
     default = sys.__excepthook__
 
     def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
         for bar in list(getattr(tqdm, "_instances", ())):  # else an open bar is printed once more after the error
             bar.close()
+        if isinstance(error, KeyboardInterrupt):
+            print("interrupted; give the same command again to go on", file=sys.stderr)
+            return
         reason = input_error_in(error) or file_error_in(error)
         if reason is None or os.environ.get("LANDMARKS_TRACEBACK"):
             default(kind, error, traceback)

@@ -7,13 +7,15 @@ from .image_files import LandmarkImageReader, read_image
 from .image_listing import list_images
 from .landmark_files import (
     LandmarkFile,
-    LandmarkTable,
     inline_points,
+    landmark_table,
     match_landmarks,
     read_landmarks,
+    write_landmark_table,
     write_markups,
 )
 from .olfactory_bulbs import OLFACTORY_BULB_LANDMARKS
 from .phantom_hand import draw_hand
 from .phantoms import phantom_dataset
+from .prediction_results import PredictionResults
 from .spine import SPINE_LANDMARKS

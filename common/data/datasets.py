@@ -3,16 +3,18 @@
 import contextlib
 import copy
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from monai.data import CacheDataset, Dataset
+from monai.data import CacheDataset
 from monai.transforms import Compose
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ..errors import InputError
+from .prediction_results import image_path
 
 logger = logging.getLogger(__name__)
 
@@ -122,9 +124,16 @@ class AugmentedView(torch.utils.data.Dataset):
 class PredictionDataset(IterableDataset):
     """Data for prediction that leaves out what cannot be read, and remembers it.
 
-    Iterating gives the transformed items; an item whose transforms raise is reported through logging and skipped, so
-    that a batch of files goes on without it. It is iterable because the number of readable files is not known.
-    Its data loader must have no workers, since the main process would not learn what they leave out.
+    Iterating gives the transformed items of `pending`, one by one; an item whose transforms raise is reported through
+    logging and skipped, so that a batch of files goes on without it. It is iterable because the number of readable
+    files is not known. Its data loader must have no workers, since the main process would not learn what they leave
+    out.
+
+    Attributes:
+        pending: those of the items that this process is to predict; `common.handlers.SaveLandmarks` takes out what is
+            done already, and what other processes do.
+        tried: number of items that the last iteration has come to.
+        failures: reasons of the last iteration by path of the image.
 
     Args:
         data: list of data dictionaries with an "image" path.
@@ -133,22 +142,33 @@ class PredictionDataset(IterableDataset):
 
     def __init__(self, data: Sequence[dict[str, Any]], transform: Any = None) -> None:
         self.data = data
-        self.dataset = Dataset(data, transform if callable(transform) or transform is None else Compose(transform))
+        self.pending = data
+        self.transform = transform if callable(transform) or transform is None else Compose(transform)
+        self.tried = 0
         self.failures: dict[str, str] = {}
 
     def __iter__(self) -> Iterator[Any]:
         if get_worker_info() is not None:
             raise RuntimeError("PredictionDataset remembers what it leaves out: give its data loader num_workers=0.")
-        self.failures = {}
-        for index, item in enumerate(self.data):
+        self.tried, self.failures = 0, {}
+        for item in self.pending:
+            self.tried += 1
             try:
-                transformed = self.dataset[index]
+                transformed = dict(item) if self.transform is None else self.transform(dict(item))
             except Exception as error:
-                reason = input_error_in(error) or error.__cause__ or error
-                self.failures[str(item["image"])] = str(reason)
-                logger.error("skipped: %s", reason)
+                self.leave_out(image_path(item), error)
                 continue
             yield transformed
+
+    def leave_out(self, path: str, error: Exception) -> None:
+        """Remember that an image has no prediction, and report why, in one line."""
+        reason = input_error_in(error)
+        if reason is None:
+            cause = error.__cause__ or error
+            reason = f"{path}: {type(cause).__name__}: {cause}"
+        self.failures[path] = " ".join(str(reason).split())
+        traceback = error if os.environ.get("LANDMARKS_TRACEBACK") else None
+        logger.error("skipped: %s", self.failures[path], exc_info=traceback)
 
     def require_complete(self) -> None:
         """End a command after its work is done.
@@ -157,7 +177,8 @@ class PredictionDataset(IterableDataset):
             InputError: if items were left out, so that the command's status is not zero.
         """
         if self.failures:
+            listed = ", ".join([*list(self.failures)[:5], *(["..."] if len(self.failures) > 5 else [])])
             raise InputError(
-                f"{len(self.failures)} of {len(self.data)} images could not be read and have no prediction "
-                f"({', '.join(self.failures)}); the log says why for each, the others are done."
+                f"{len(self.failures)} of {len(self.data)} images have no prediction ({listed}); failures.csv beside "
+                "the results says why for each, the others are done."
             )

@@ -5,16 +5,17 @@ from pathlib import Path
 
 from ..errors import InputError
 from .landmark_points import LandmarkFile, inline_points, match_landmarks
-from .landmark_tables import LandmarkTable, read_landmark_csv
+from .landmark_tables import landmark_table, read_landmark_csv, write_landmark_table
 from .markups_files import read_fcsv, read_markups, write_markups
 
 __all__ = [
     "LANDMARK_READERS",
     "LandmarkFile",
-    "LandmarkTable",
     "inline_points",
+    "landmark_table",
     "match_landmarks",
     "read_landmarks",
+    "write_landmark_table",
     "write_markups",
 ]
 

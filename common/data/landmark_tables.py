@@ -1,17 +1,17 @@
 """Landmarks as CSV: one image's annotation, read, and the predictions of many images, written."""
 
 import csv
-import io
+import itertools
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import InputError
-from .atomic_writing import write_atomically
+from .atomic_writing import replaced_atomically
 from .landmark_points import ABSENT, LandmarkFile, check_unique
 from .markups_files import TO_RAS
 
@@ -91,73 +91,80 @@ def _space(spaces: set[str], dims: int, path: str | os.PathLike) -> str:
     return next(iter(spaces))
 
 
-class LandmarkTable:
-    """Landmarks of many images that become one CSV, written atomically at the end.
+def landmark_table(
+    image: str | os.PathLike,
+    names: Sequence[str],
+    pixels: np.ndarray,
+    world: np.ndarray,
+    confidence: Sequence[float] | None = None,
+    spread: Sequence[float] | None = None,
+    space: str = "LPS",
+) -> tuple[list[str], list[list[str]]]:
+    """The N landmarks of an image as cells of a table.
 
-    Columns: image, name, pixel_x, pixel_y (pixel_z where an image is a volume), and in the space that their
-    names state lps_x, lps_y, lps_z or ras_x, ...; confidence. Coordinates of landmarks without annotation
-    stay empty, of absent ones say so.
+    Columns: image, name, pixel_x, pixel_y (and pixel_z of a volume), in the space that their names state lps_x, lps_y,
+    lps_z or ras_x, ..., confidence, and spread where it is given. Coordinates of landmarks without a position stay
+    empty.
 
     Args:
+        pixels: (N, 2) or (N, 3) zero-based file pixels.
+        world: (N, 3) world RAS; `common.transforms.to_file_space` gives both.
+        confidence: N numbers.
+        spread: N numbers.
         space: "LPS" as 3D Slicer's files, or "RAS".
+
+    Returns:
+        names of the columns, and N rows.
+
+    Raises:
+        InputError: if the numbers differ.
     """
+    if space not in TO_RAS:
+        raise ValueError(f"space must be LPS or RAS, got {space!r}")
+    pixels, world = np.asarray(pixels, dtype=np.float64), np.asarray(world, dtype=np.float64)
+    confidence = [math.nan] * len(names) if confidence is None else confidence
+    if len(pixels) != len(names) or world.shape != (len(names), 3) or len(confidence) != len(names):
+        raise InputError(f"{image}: {len(names)} names, {len(pixels)} pixels and {len(world)} points do not fit.")
+    columns = ["image", "name", *(f"pixel_{axis}" for axis in "xyz"[: pixels.shape[1]])]
+    columns += [*(f"{space.lower()}_{axis}" for axis in "xyz"), "confidence"]
+    columns += ["spread"] if spread is not None else []
+    points = np.concatenate([pixels, world * TO_RAS[space]], axis=1)  # the signs are their own inverse
+    numbers = zip(confidence, spread) if spread is not None else zip(confidence)
+    rows = [
+        [str(image), name, *map(_cell, point), *(f"{number:.3f}" if number >= 0 else "" for number in told)]
+        for name, point, told in zip(names, points, numbers)
+    ]
+    return columns, rows
 
-    def __init__(self, space: str = "LPS") -> None:
-        if space not in ("LPS", "RAS"):
-            raise ValueError(f"space must be LPS or RAS, got {space!r}")
-        self.space = space
-        self.rows: list[tuple] = []
-        self.dims = 2
-        self.with_spread = False
 
-    def add(
-        self,
-        image: str | os.PathLike,
-        names: Sequence[str],
-        pixels: np.ndarray,
-        world: np.ndarray,
-        confidence: Sequence[float] | None = None,
-        spread: Sequence[float] | None = None,
-    ) -> None:
-        """Take up the N landmarks of an image.
+def write_landmark_table(
+    path: str | os.PathLike, tables: Iterable[tuple[Sequence[str], Sequence[Sequence[str]]]]
+) -> int:
+    """Write the landmarks of many images as one CSV, atomically and with one image in memory at a time.
 
-        Args:
-            pixels: (N, 2) or (N, 3) zero-based file pixels.
-            world: (N, 3) world RAS; `common.transforms.to_file_space` gives both.
-            confidence: N numbers.
-            spread: N numbers, for a column of that name.
+    Args:
+        path: of the CSV; without images none is written.
+        tables: for every image what `landmark_table` gives, all with the same columns.
 
-        Raises:
-            InputError: if the numbers differ.
-        """
-        pixels, world = np.asarray(pixels, dtype=np.float64), np.asarray(world, dtype=np.float64)
-        confidence = [math.nan] * len(names) if confidence is None else confidence
-        if len(pixels) != len(names) or world.shape != (len(names), 3) or len(confidence) != len(names):
-            raise InputError(f"{image}: {len(names)} names, {len(pixels)} pixels and {len(world)} points do not fit.")
-        self.dims = max(self.dims, pixels.shape[1])
-        turned = np.where(np.isfinite(world), world * TO_RAS[self.space], world)  # its own inverse
-        self.with_spread |= spread is not None
-        spread = [math.nan] * len(names) if spread is None else spread
-        for name, pixel, point, certainty, width in zip(names, pixels, turned, confidence, spread):
-            self.rows.append((str(image), name, pixel, point, float(certainty), float(width)))
-
-    def write(self, path: str | os.PathLike) -> None:
-        """Write all rows."""
-        text = io.StringIO()
-        table = csv.writer(text, lineterminator="\n")
-        axes = "xyz"[: self.dims]
-        space = self.space.lower()
-        header = ["image", "name", *(f"pixel_{a}" for a in axes), *(f"{space}_{a}" for a in "xyz"), "confidence"]
-        table.writerow([*header, "spread"] if self.with_spread else header)
-        for image, name, pixel, point, *numbers in self.rows:
-            cells = [_cell(value) for value in pixel] + [""] * (self.dims - len(pixel))
-            told = [f"{number:.3f}" if number >= 0 else "" for number in numbers]
-            table.writerow([image, name, *cells, *map(_cell, point), *(told if self.with_spread else told[:1])])
-        write_atomically(path, text.getvalue())
+    Returns:
+        number of images.
+    """
+    tables = iter(tables)
+    first = next(tables, None)
+    if first is None:
+        return 0
+    count = 0
+    with replaced_atomically(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(first[0])
+        for columns, rows in itertools.chain([first], tables):
+            if list(columns) != list(first[0]):
+                raise ValueError(f"columns {columns} do not fit the table's {first[0]}")
+            table.writerows(rows)
+            count += 1
+    return count
 
 
 def _cell(value: float) -> str:
-    """A coordinate to a tenth of a micrometre, or what stands for none."""
-    if np.isposinf(value):
-        return ABSENT
+    """A coordinate to a tenth of a micrometre."""
     return f"{value + 0.0:.4f}".replace("-0.0000", "0.0000") if np.isfinite(value) else ""

@@ -1,3 +1,4 @@
-"""How batches reach the engines."""
+"""How batches reach the engines, and the engine of prediction."""
 
+from .prediction import PredictionEvaluator
 from .prepare_batch import PrepareBatchLandmarks

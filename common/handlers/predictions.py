@@ -1,78 +1,117 @@
-"""What a prediction leaves behind: one .mrk.json per image, one CSV, overlay pictures."""
+"""What a prediction leaves behind: one .mrk.json per image, tables of all images, overlay pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
 
-from ..data.atomic_writing import replaced_atomically, require_writable
-from ..data.landmark_tables import LandmarkTable
+from ..bundle.distributed import from_all, from_first, process_rank, share
+from ..data.atomic_writing import replaced_atomically
+from ..data.datasets import PredictionDataset
+from ..data.landmark_tables import landmark_table
 from ..data.markups_files import write_markups
+from ..data.prediction_results import PlannedImage, PredictionResults
 from ..transforms.landmark_loading import to_file_space
 from ..visualize import overlay_picture
-
-
-def unique_stem(filename: str, taken: set[str]) -> str:
-    """A name for the results of a file that no other file of a run has; it is added to those taken."""
-    name = Path(filename).name
-    short = name[: -len(".nii.gz")] if name.endswith(".nii.gz") else Path(name).stem
-    stem = next(s for s in (short, name, *(f"{name}_{i}" for i in range(2, 10**6))) if s not in taken)
-    taken.add(stem)
-    return stem
+from .settings_digest import file_digest, settings_digest
 
 
 class SaveLandmarks:
-    """Write the predicted landmarks of every image while an evaluator runs.
+    """Write the predicted landmarks of every image while an evaluator runs, and go on where a stopped run was.
 
     Reads from every item `pred` (1, N, D) in world coordinates, `confidence` (N,), of networks whose patches vote the
-    `spread` (N,) of these votes in world units, and the image's meta. Writes to the
-    output folder `<stem>.mrk.json`, which 3D Slicer shows on the image, `landmarks.csv` with file pixels and world
-    coordinates (LPS) of all images, and `overlays/<stem>.png`. Images of one stem from different files get their suffix
-    into the name.
+    `spread` (N,) of these votes in world units, and the image's meta. Writes to the output folder `<stem>.mrk.json`,
+    which 3D Slicer shows on the image, `overlays/<stem>.png`, and at the end `landmarks.csv` with file pixels and world
+    coordinates (LPS) of all images of the run, and `failures.csv` where images have no prediction. Images of one stem
+    from different files get their suffix into the name.
+
+    An image is done when its record is there (`common.data.PredictionResults`), and is not predicted again unless its
+    file has changed. The processes of a torchrun divide the rest; the first of them writes the tables.
 
     Args:
         output_dir: folder to write to.
         landmarks: N names.
+        dataset: the images; it is told which of them are left to do.
+        weights: file of weights; results of others in the folder are refused.
+        settings: objects that results depend on (network, transforms, inferer); results of others are refused too.
         overlays: whether to draw pictures.
+        resume: whether finished results are kept.
     """
 
-    def __init__(self, output_dir: str | Path, landmarks: Sequence[str], overlays: bool = True) -> None:
+    def __init__(
+        self,
+        output_dir: str | Path,
+        landmarks: Sequence[str],
+        dataset: PredictionDataset,
+        weights: str | Path | None = None,
+        settings: Sequence[Any] = (),
+        overlays: bool = True,
+        resume: bool = True,
+    ) -> None:
         self.output_dir = Path(output_dir)
         self.landmarks = list(landmarks)
+        self.dataset = dataset
+        self.weights = weights
+        self.settings = settings_digest(self.landmarks, settings)
         self.overlays = overlays
-        self.table = LandmarkTable()
-        self.stems: set[str] = set()
+        self.resume = resume
+        self.plan: list[PlannedImage] = []
+        self.pending: dict[str, PlannedImage] = {}
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self.start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.save)
-        engine.add_event_handler(Events.COMPLETED, self.write_table)
+        engine.add_event_handler(Events.COMPLETED, self.finish)
 
     def start(self, engine: Engine) -> None:
-        require_writable(self.output_dir)
-        self.table = LandmarkTable()
-        self.stems = set()
+        """Find out what is left to do.
+
+        Raises:
+            InputError: if the folder cannot be written, or holds results of other weights or settings.
+        """
+        digest = settings_digest(self.settings, from_first(lambda: file_digest(self.weights) if self.weights else ""))
+        self.results = PredictionResults(self.output_dir, digest, self.overlays)
+        self.plan = from_first(lambda: self.results.plan(self.dataset.data, self.resume))
+        self.pending = {image.path: image for image in share([image for image in self.plan if not image.done])}
+        self.dataset.pending = [image.item for image in self.pending.values()]
 
     def save(self, engine: Engine) -> None:
-        """Write the files of one iteration."""
+        """Write the files of one iteration; an image of which they cannot be made is left out."""
         for output in engine.state.output:
-            image, pred = output["image"], torch.as_tensor(output["pred"])[0].cpu().double()
-            confidence = torch.as_tensor(output["confidence"]).tolist()
-            filename = str(image.meta["filename_or_obj"])
-            stem = unique_stem(filename, self.stems)
-            pixels, world = to_file_space(pred, image.meta)
-            write_markups(self.output_dir / f"{stem}.mrk.json", world, self.landmarks, confidence)
-            spread = torch.as_tensor(output["spread"]).tolist() if "spread" in output else None
-            self.table.add(filename, self.landmarks, pixels, world, confidence, spread)
-            if self.overlays:
-                path = self.output_dir / "overlays" / f"{stem}.png"
-                title = f"{Path(filename).name}  lowest confidence {min(confidence):.2f}"
-                picture = overlay_picture(image, pred, None, self.landmarks, title)
-                with replaced_atomically(path) as temporary:
-                    picture.save(temporary, format="PNG")
+            planned = self.pending[str(output["image"].meta["filename_or_obj"])]
+            try:
+                self.write(planned, output)
+            except OSError:  # such as no space: the next image would do no better
+                raise
+            except Exception as error:
+                self.results.discard(planned.stem)
+                self.dataset.leave_out(planned.path, error)
 
-    def write_table(self, engine: Engine) -> None:
-        if self.table.rows:
-            self.table.write(self.output_dir / "landmarks.csv")
-            print(f"{len(self.stems)} images: landmarks in {self.output_dir}")
+    def write(self, planned: PlannedImage, output: Mapping[str, Any]) -> None:
+        """Write the files of one image, the record last."""
+        image, pred = output["image"], torch.as_tensor(output["pred"])[0].cpu().double()
+        confidence = torch.as_tensor(output["confidence"]).tolist()
+        spread = torch.as_tensor(output["spread"]).tolist() if "spread" in output else None
+        pixels, world = to_file_space(pred, image.meta)
+        write_markups(self.results.markups(planned.stem), world, self.landmarks, confidence)
+        if self.overlays:
+            title = f"{Path(planned.path).name}  lowest confidence {min(confidence):.2f}"
+            picture = overlay_picture(image, pred, None, self.landmarks, title)
+            with replaced_atomically(self.results.overlay(planned.stem)) as temporary:
+                picture.save(temporary, format="PNG")
+        table = landmark_table(planned.path, self.landmarks, pixels, world, confidence, spread)
+        self.results.finish(planned, *table)
+
+    def finish(self, engine: Engine) -> None:
+        """Write the tables when all processes are done, and tell in one line what came of the images."""
+        self.dataset.failures = {path: why for own in from_all(self.dataset.failures) for path, why in own.items()}
+        if process_rank() != 0:
+            return
+        failed, before = len(self.dataset.failures), sum(image.done for image in self.plan)
+        count = self.results.write_tables(self.plan, self.dataset.failures)
+        told = [f"{count} predicted" + (f" ({before} of them before)" if before else "")]
+        told += [f"{failed} failed (reasons in {self.results.failures})"] if failed else []
+        told += [f"landmarks in {self.results.table}"] if count else []
+        print(f"{len(self.plan)} images: {', '.join(told)}")

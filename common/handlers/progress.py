@@ -5,22 +5,34 @@ import sys
 from ignite.engine import Engine, Events
 from tqdm import tqdm
 
+from ..bundle.distributed import process_count, process_rank
+from ..data.datasets import PredictionDataset
+
 
 class Progress:
     """One progress bar over all iterations of a run, with the loss and the validation metric where there are any.
 
-    A terminal gets a live bar; a log file gets a line now and then.
+    A terminal gets a live bar; a log file gets a line now and then. Of several processes the first shows it.
 
     Args:
         description: word before the bar.
         evaluator: engine whose key metric is printed after every validation and shown in the bar.
         unit: unit of that metric, until the first validation tells it.
+        dataset: images of a prediction, whose length the engine does not know; the bar counts those that cannot be
+            read too, and begins at those that are done; of several processes it shows the share of the first.
     """
 
-    def __init__(self, description: str = "training", evaluator: Engine | None = None, unit: str = "mm") -> None:
+    def __init__(
+        self,
+        description: str = "training",
+        evaluator: Engine | None = None,
+        unit: str = "mm",
+        dataset: PredictionDataset | None = None,
+    ) -> None:
         self.description = description
         self.evaluator = evaluator
         self.unit = unit
+        self.dataset = dataset
         self.bar: tqdm | None = None
 
     def attach(self, engine: Engine) -> None:
@@ -33,15 +45,26 @@ class Progress:
     def start(self, engine: Engine) -> None:
         if self.bar is not None:
             return
-        length = engine.state.epoch_length
+        total, done = self.extent(engine)
+        processes = process_count()
+        shared = self.dataset is not None and processes > 1
         self.bar = tqdm(
-            total=length * engine.state.max_epochs if length else None,
-            initial=engine.state.iteration,
-            desc=self.description,
+            total=total,
+            initial=done,
+            desc=f"{self.description}, process 1 of {processes}" if shared else self.description,
             unit="image" if self.evaluator is None else "step",
             mininterval=0.5 if sys.stderr.isatty() else 15,
             dynamic_ncols=True,
+            disable=process_rank() != 0,
         )
+
+    def extent(self, engine: Engine) -> tuple[int | None, int]:
+        """How far the bar goes, None where nobody knows, and how much of it is done."""
+        if self.dataset is None:
+            length = engine.state.epoch_length
+            return length * engine.state.max_epochs if length else None, engine.state.iteration
+        total = len(self.dataset.data if process_count() == 1 else self.dataset.pending)
+        return total, total - len(self.dataset.pending) + self.dataset.tried
 
     def advance(self, engine: Engine) -> None:
         due = engine.state.iteration % 10 == 0  # reading the loss waits for the device
@@ -50,7 +73,7 @@ class Progress:
             if self.evaluator is not None and self.evaluator.state.best_metric_epoch >= 0:
                 metric = f", best {self.evaluator.state.best_metric:.2f} {self.unit}"
             self.bar.set_postfix_str(f"loss {engine.state.output['loss'].item():.4g}{metric}", refresh=False)
-        self.bar.update(engine.state.iteration - self.bar.n)
+        self.bar.update(self.extent(engine)[1] - self.bar.n)
 
     def report(self, evaluator: Engine, trainer: Engine) -> None:
         """Print the metric of a validation above the bar."""
@@ -64,5 +87,6 @@ class Progress:
 
     def close(self, engine: Engine) -> None:
         if self.bar is not None:
+            self.bar.update(self.extent(engine)[1] - self.bar.n)  # images that cannot be read may be the last
             self.bar.close()
             self.bar = None

@@ -13,11 +13,11 @@ import torch
 from ignite.engine import Engine, Events
 
 from ..data.atomic_writing import replaced_atomically, require_writable, write_atomically
+from ..data.prediction_results import unique_stem
 from ..metrics import error_intervals, error_statistics, radial_errors
 from ..transforms.coordinates import is_annotated, is_present
 from ..visualize import overlay_picture, save_error_curve
 from .measure import Measure
-from .predictions import unique_stem
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class LandmarkReport:
         self.max_overlays = max_overlays
         self.measures = list(measures)
         self.cases: list[dict[str, Any]] = []
-        self.stems: set[str] = set()
+        self.stems: dict[str, int] = {}
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self.start)

@@ -8,10 +8,10 @@ from ignite.engine import Engine, Events
 from monai.networks.utils import eval_mode
 
 from ..data.atomic_writing import replaced_atomically
+from ..data.prediction_results import unique_stem
 from ..networks.patch_regression_net import PatchRegressionNet
 from ..transforms.patch_grid import linear_displacement
 from ..visualize import draw_vector_field
-from .predictions import unique_stem
 
 
 class VectorFields:
@@ -41,7 +41,7 @@ class VectorFields:
         self.landmarks = list(landmarks)
         self.shown = self.landmarks if shown is None else list(shown)
         self.max_images = max_images
-        self.stems: set[str] = set()
+        self.stems: dict[str, int] = {}
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, lambda: self.stems.clear())

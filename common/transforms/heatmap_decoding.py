@@ -231,7 +231,7 @@ class HeatmapsToLandmarksd(MapTransform):
             D), world coordinates (RAS), float64, on the CPU.
         image_key: the image, a MetaTensor of shape (C, *spatial) with a 4x4 affine.
         method: of `decode_heatmaps`.
-        min_confidence: a landmark with less is not found, a row of NaN.
+        min_confidence: a landmark with less is absent, a row of +inf.
         confidence_key: where the confidences go, float32, shape (N,), on the CPU; one for each of `keys`.
         allow_missing_keys: pass over heatmaps that are not there.
         decoding: settings of the method.
@@ -279,7 +279,7 @@ class HeatmapsToLandmarksd(MapTransform):
             points, confidence = decode_heatmaps(heatmaps.unsqueeze(0), self.method, **self.decoding)
             confidence = confidence.detach().to("cpu", torch.float32)[0]
             points = points.detach().to("cpu", torch.float64)
-            points[:, confidence < self.min_confidence] = torch.nan
+            points[:, confidence < self.min_confidence] = torch.inf
             d[key] = voxel_to_world(points, image.affine)
             d[confidence_key] = confidence
         return d

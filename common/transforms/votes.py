@@ -17,7 +17,7 @@ class VotesToLandmarksd(MapTransform):
         keys: shape (N, D + 2): voxels of the image, confidence, spread of the votes in voxels; replaced by landmarks
             (1, N, D), world coordinates (RAS), float64, on the CPU.
         image_key: the image, a MetaTensor with a 4x4 affine.
-        min_confidence: a landmark with less, in which no patch believes, is not found: a row of NaN.
+        min_confidence: a landmark with less, in which no patch believes, is absent: a row of +inf.
         confidence_key: where the confidences go, float32, shape (N,), on the CPU.
         spread_key: where the spreads go, likewise, in millimetres where `scale_key` is there, else in world units.
         scale_key: millimetres per world unit.
@@ -49,7 +49,7 @@ class VotesToLandmarksd(MapTransform):
             votes = torch.as_tensor(item[key]).detach().cpu()
             dims = votes.shape[1] - 2
             points, confidence, spread = votes[:, :dims].double(), votes[:, dims].float(), votes[:, dims + 1].float()
-            points[confidence < self.min_confidence] = torch.nan
+            points[confidence < self.min_confidence] = torch.inf
             voxel = float(torch.linalg.det(affine[:dims, :dims].double()).abs() ** (1 / dims))
             item[key] = voxel_to_world(points.as_subclass(torch.Tensor)[None], affine)
             item[self.confidence_key] = confidence.as_subclass(torch.Tensor)

@@ -44,6 +44,10 @@ def test_a_file_that_the_system_refuses_is_one_line_too(capsys):
     assert told(error, capsys) == told(wrapped(error), capsys) == message
 
 
+def test_an_interruption_is_one_line(capsys):
+    assert told(KeyboardInterrupt(), capsys) == "interrupted; give the same command again to go on\n"
+
+
 @pytest.mark.parametrize("error", [ZeroDivisionError("a fault"), OSError("without a file"), KeyError("x")])
 def test_other_faults_keep_their_traceback(capsys, error):
     text = told(wrapped(error), capsys)

@@ -230,11 +230,11 @@ def test_every_setting_of_an_overlay_is_used_and_differs(overlay):
 
 
 def settings_behind(roots, items):
-    """All items that some items are made of, followed through their references, but for `network`."""
+    """All items that some items are made of, followed through their references, but for `network` and `device`."""
     found, waiting = {}, list(roots)
     while waiting:
         name = waiting.pop()
-        if name not in found and name != "network":  # on its device, and in a training with its first weights
+        if name not in found and name not in ("device", "network"):  # in a training with its first weights
             found[name] = items[name]
             waiting += [ref for text in strings(items[name]) for ref in refs_in(text)]
     return found

@@ -1,5 +1,6 @@
 """Every bundle predicts a file, a folder and a datalist, at small size and by MONAI's command line in this process."""
 
+import json
 import shutil
 
 import numpy as np
@@ -40,6 +41,24 @@ def test_the_spread_of_votes_is_told_in_units_of_the_world(bundle, answer):
         assert "spread" not in rows[0]
         return
     assert np.allclose([float(row["spread"]) for row in rows], spread, atol=1e-3) and spread.min() > 0.1
+
+
+def test_landmarks_below_a_threshold_are_absent(bundle, tmp_path):
+    found = table(bundle.prediction / "landmarks.csv")
+    confidences = np.array([float(row["confidence"]) for row in found])
+    threshold = float(np.median(confidences)) + 1e-4  # in the table to three places
+    sure = [confidence >= threshold for confidence in confidences]
+    assert 0 < sum(sure) < len(sure)
+    bundle.predict(bundle.image("test_001"), tmp_path, overlays=False, min_confidence=threshold)
+    rows = table(tmp_path / "landmarks.csv")
+    coordinates = [column for column in rows[0] if column.startswith(("pixel_", "lps_"))]
+    for row, before, kept in zip(rows, found, sure):
+        assert row == (before if kept else {**before, **dict.fromkeys(coordinates, "")})
+    controls = json.loads((tmp_path / "test_001.mrk.json").read_text())["markups"][0]["controlPoints"]
+    assert [point["positionStatus"] == "defined" for point in controls] == sure
+    assert {point["positionStatus"] for point in controls} == {"defined", "missing"}
+    assert ["position" in point for point in controls] == sure
+    assert [point["description"] for point in controls] == [f"confidence {row['confidence']}" for row in rows]
 
 
 def test_markups_and_table_of_a_folder_say_the_same(bundle, tmp_path):

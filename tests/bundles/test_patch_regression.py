@@ -5,8 +5,6 @@ import shutil
 import numpy as np
 import pytest
 
-from common.data import read_landmarks
-
 from .conftest import NAMES
 from .files import columns, table
 
@@ -19,19 +17,19 @@ def patches(request, tiny_bundles):
 
 
 def predicted(patches, folder, **overrides):
-    """Rows that a prediction of one image writes, and its markups."""
+    """Rows that a prediction of one image writes."""
     patches.predict(patches.image("test_001"), folder, **overrides)
-    return table(folder / "landmarks.csv"), read_landmarks(next(folder.glob("*.mrk.json")))
+    return table(folder / "landmarks.csv")
 
 
 def numbers(rows, column):
-    return np.array([float(row[column] or "nan") for row in rows])
+    return np.array([float(row[column]) for row in rows])
 
 
 def test_parts_of_an_image_give_the_landmarks_of_the_whole(patches, tmp_path):
     dims = patches.tiny.images.dims
     whole = table(patches.prediction / "landmarks.csv")
-    rows, _ = predicted(patches, tmp_path, tile_size=16)
+    rows = predicted(patches, tmp_path, tile_size=16)
     for column in ("confidence", "spread"):
         assert np.allclose(numbers(rows, column), numbers(whole, column), atol=1e-3)
     assert np.abs(columns(rows, "pixel", dims) - columns(whole, "pixel", dims)).max() < 1e-3
@@ -39,20 +37,9 @@ def test_parts_of_an_image_give_the_landmarks_of_the_whole(patches, tmp_path):
 
 def test_without_refinement_landmarks_are_those_of_the_global_network(patches, tmp_path):
     dims = patches.tiny.images.dims
-    rows, _ = predicted(patches, tmp_path, local_refinement=False)
+    rows = predicted(patches, tmp_path, local_refinement=False)
     refined = columns(table(patches.prediction / "landmarks.csv"), "pixel", dims)
     assert np.abs(columns(rows, "pixel", dims) - refined).max() > 0.1
-
-
-def test_landmarks_in_which_no_patch_believes_are_not_found(patches, tmp_path):
-    confidences = numbers(table(patches.prediction / "landmarks.csv"), "confidence")
-    threshold = float(np.median(confidences)) + 1e-4
-    believed = confidences >= threshold
-    assert not believed.all()
-    rows, landmarks = predicted(patches, tmp_path, min_confidence=threshold)
-    assert (np.isfinite(numbers(rows, "pixel_x")) == believed).all()
-    assert np.allclose(numbers(rows, "confidence"), confidences, atol=1e-6)  # of those not found too
-    assert (np.isfinite(landmarks.points).all(axis=1) == believed).all()
 
 
 def test_the_local_stage_runs_alone_from_the_weights_of_the_global_one(patches, tmp_path):

@@ -237,13 +237,31 @@ def test_what_cannot_be_read_is_left_out_told_and_remembered(caplog):
 
 def test_a_fault_of_another_kind_stops_no_batch_either():
     data = PredictionDataset(predictions(), Lambdad("value", divide))
-    assert len(list(data)) == 5 and "4.png" in data.failures
+    assert len(list(data)) == 5
+    assert data.failures == {"4.png": "4.png: ZeroDivisionError: a fault of the programmer"}
+
+
+def test_only_what_is_pending_is_predicted_and_counted():
+    data = PredictionDataset(predictions(), Lambdad("value", refuse))
+    data.pending = data.data[3:]
+    items = iter(data)
+    assert (next(items)["image"], data.tried) == ("3.png", 1)
+    assert (next(items)["image"], data.tried) == ("5.png", 3)
+    data.pending = []
+    assert list(data) == [] and data.tried == 0
+
+
+def test_of_many_failures_the_first_are_named():
+    data = PredictionDataset(predictions(), Lambdad("value", lambda value: refuse(torch.full((1, 4), 4.0))))
+    assert list(data) == []
+    with pytest.raises(InputError, match=r"^6 of 6 images .*\(0.png, 1.png, 2.png, 3.png, 4.png, \.\.\.\)"):
+        data.require_complete()
 
 
 def test_what_was_left_out_ends_the_command_after_the_work_is_done():
     data = PredictionDataset(predictions(), Lambdad("value", refuse))
     list(data)
-    with pytest.raises(InputError, match=r"^1 of 6 images .*\(4.png\)"):
+    with pytest.raises(InputError, match=r"^1 of 6 images .*\(4.png\); failures.csv"):
         data.require_complete()
 
 

@@ -8,10 +8,11 @@ import pytest
 
 from common.data import (
     LandmarkFile,
-    LandmarkTable,
     inline_points,
+    landmark_table,
     match_landmarks,
     read_landmarks,
+    write_landmark_table,
     write_markups,
 )
 from common.errors import InputError
@@ -225,33 +226,40 @@ def test_writing_markups_of_wrong_number_or_twice_the_name_leaves_no_file(tmp_pa
 
 @pytest.mark.parametrize("space, sign", [("LPS", -1), ("RAS", 1)])
 def test_a_table_holds_pixels_and_world_of_many_images(tmp_path, space, sign):
-    table = LandmarkTable(space)
     world = np.array([[-1.0, -2.0, 0.0], NAN, INF])
-    table.add("a.png", ["p", "q", "r"], np.array([[1, 2], NAN[:2], INF[:2]]), world, [0.75, np.nan, 0.1])
-    table.add("b.png", ["p, 2"], np.array([[3.123456, 4]]), np.array([[-0.00001, 0, 0]]))
-    assert not os.listdir(tmp_path)
-    table.write(tmp_path / "a.csv")
+    pixels = np.array([[1, 2], NAN[:2], INF[:2]])
+    first = landmark_table("a.png", ["p", "q", "r"], pixels, world, [0.75, np.nan, 0.1], space=space)
+    second = landmark_table("b.png", ["p, 2"], np.array([[3.123456, 4]]), np.array([[-0.00001, 0, 0]]), space=space)
+    assert write_landmark_table(tmp_path / "a.csv", iter([first, second])) == 2
+    assert os.listdir(tmp_path) == ["a.csv"]
     with open(tmp_path / "a.csv", newline="") as file:
         rows = list(csv.reader(file))
     axes = [f"{space.lower()}_{axis}" for axis in "xyz"]
     assert rows[0] == ["image", "name", "pixel_x", "pixel_y", *axes, "confidence"]
-    first = ["1.0000", "2.0000", f"{-sign:.4f}", f"{-2 * sign:.4f}", "0.0000", "0.750"]
-    assert rows[1] == ["a.png", "p", *first]
+    assert rows[1] == ["a.png", "p", "1.0000", "2.0000", f"{-sign:.4f}", f"{-2 * sign:.4f}", "0.0000", "0.750"]
     assert rows[2] == ["a.png", "q", *[""] * 6]
-    assert rows[3] == ["a.png", "r", *["absent"] * 5, "0.100"]
+    assert rows[3] == ["a.png", "r", *[""] * 5, "0.100"]
     assert rows[4] == ["b.png", "p, 2", "3.1235", "4.0000", "0.0000", "0.0000", "0.0000", ""]
+    assert len(rows) == 5
 
 
-def test_a_table_of_volumes_has_a_third_pixel_column(tmp_path):
-    table = LandmarkTable()
-    table.add("a.nii", ["p"], np.array([[1, 2, 3]]), np.array([[4, 5, 6]]), [1])
-    table.add("b.png", ["p"], np.array([[1, 2]]), np.array([[-1, -2, 0]]))
-    table.write(tmp_path / "a.csv")
-    lines = (tmp_path / "a.csv").read_text().splitlines()
-    assert lines[1] == "a.nii,p,1.0000,2.0000,3.0000,-4.0000,-5.0000,6.0000,1.000"
-    assert lines[2] == "b.png,p,1.0000,2.0000,,1.0000,2.0000,0.0000,"
+def test_a_table_of_volumes_has_a_third_pixel_column_and_one_of_votes_their_spread(tmp_path):
+    volume = landmark_table("a.nii", ["p"], np.array([[1, 2, 3]]), np.array([[4, 5, 6]]), [1], [0.5])
+    write_landmark_table(tmp_path / "a.csv", [volume])
+    head, line = (tmp_path / "a.csv").read_text().splitlines()
+    assert head == "image,name,pixel_x,pixel_y,pixel_z,lps_x,lps_y,lps_z,confidence,spread"
+    assert line == "a.nii,p,1.0000,2.0000,3.0000,-4.0000,-5.0000,6.0000,1.000,0.500"
     with pytest.raises(InputError):
-        table.add("c.png", ["p", "q"], np.array([[1, 2]]), np.array([[-1, -2, 0]]))
+        landmark_table("c.png", ["p", "q"], np.array([[1, 2]]), np.array([[-1, -2, 0]]))
+
+
+def test_a_table_that_cannot_be_finished_is_not_there(tmp_path):
+    film = landmark_table("a.png", ["p"], np.array([[1, 2]]), np.array([[-1, -2, 0]]))
+    volume = landmark_table("a.nii", ["p"], np.array([[1, 2, 3]]), np.array([[4, 5, 6]]))
+    with pytest.raises(ValueError, match="columns"):
+        write_landmark_table(tmp_path / "a.csv", [film, volume])
+    assert write_landmark_table(tmp_path / "b.csv", []) == 0
+    assert not os.listdir(tmp_path)
 
 
 def named(*names):

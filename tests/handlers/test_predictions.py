@@ -11,11 +11,11 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, LoadImaged, Resized, ResizeWithPadOrCropd
 from PIL import Image
 
-from common.data import LandmarkImageReader
+from common.data import LandmarkImageReader, PredictionDataset
 from common.errors import InputError
 from common.handlers import SaveLandmarks
 
-NAN = math.nan
+NAN, INF = math.nan, math.inf
 NAMES = ["tip", "base"]
 CONFIDENCE = [0.25, 1.0]
 
@@ -36,11 +36,12 @@ def output(image, pred):
 
 def save(folder, *outputs, names=NAMES, **options):
     """Give outputs to the handler, one by one, and read the table that it writes."""
-    handler = SaveLandmarks(folder, names, **options)
+    data = PredictionDataset([{"image": each["image"].meta["filename_or_obj"]} for each in outputs])
+    handler = SaveLandmarks(folder, names, data, **options)
     handler.start(None)
     for each in outputs:
         handler.save(SimpleNamespace(state=SimpleNamespace(output=[each])))
-    handler.write_table(None)
+    handler.finish(None)
     with open(folder / "landmarks.csv", newline="") as file:
         return list(csv.DictReader(file))
 
@@ -108,7 +109,7 @@ def test_a_prediction_on_a_volume_is_written_where_itk_says_that_the_voxel_lies(
     assert numbers(rows[0], "pixel_x", "pixel_y", "pixel_z") == pytest.approx([3, 2, 1], abs=1e-4)
     assert numbers(rows[0], "lps_x", "lps_y", "lps_z") == pytest.approx(lps, abs=1e-4)
     found = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file())
-    assert found == ["head.v2.mrk.json", "landmarks.csv", "overlays/head.v2.png"]
+    assert found == ["head.v2.mrk.json", "landmarks.csv", "overlays/head.v2.png", "records/head.v2.json"]
 
 
 def test_files_of_one_name_never_overwrite_each_other(tmp_path):
@@ -135,25 +136,26 @@ def test_overlays_may_be_left_out(tmp_path):
     assert not (tmp_path / "out" / "overlays").exists()
 
 
-def test_a_second_run_writes_its_own_images_alone(tmp_path):
-    handler = SaveLandmarks(tmp_path, ["tip"], overlays=False)
-    image = load(picture(tmp_path / "in" / "a.png"))
-    for _ in range(2):
-        handler.start(None)
-        handler.save(SimpleNamespace(state=SimpleNamespace(output=[output(image, [[-1.0, -2.0]])])))
-        handler.write_table(None)
-    assert len((tmp_path / "landmarks.csv").read_text().splitlines()) == 2
-    assert [path.name for path in tmp_path.glob("*.mrk.json")] == ["a.mrk.json"]
-
-
-def test_without_an_image_no_table_is_written(tmp_path):
-    handler = SaveLandmarks(tmp_path, ["tip"])
-    handler.start(None)
-    handler.write_table(None)
+def test_without_an_image_no_table_is_written(tmp_path, capsys):
+    save_all = SaveLandmarks(tmp_path, ["tip"], PredictionDataset([]))
+    save_all.start(None)
+    save_all.finish(None)
     assert list(tmp_path.iterdir()) == []
+    assert capsys.readouterr().out == "0 images: 0 predicted\n"
 
 
 def test_a_folder_that_cannot_be_written_is_told_before_the_first_image(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="give another --output_dir"):
-        SaveLandmarks(tmp_path / "file" / "out", ["tip"]).start(None)
+        SaveLandmarks(tmp_path / "file" / "out", ["tip"], PredictionDataset([])).start(None)
+
+
+def test_a_landmark_below_the_threshold_is_a_row_without_coordinates_and_missing_in_the_markups(tmp_path):
+    rows = save(tmp_path / "out", output(load(picture(tmp_path / "a.png")), [[INF, INF], [NAN, NAN]]))
+    for row, confidence in zip(rows, ("0.250", "1.000")):
+        assert {row[column] for column in ("pixel_x", "pixel_y", "lps_x", "lps_y", "lps_z")} == {""}
+        assert row["confidence"] == confidence
+    controls = json.loads((tmp_path / "out" / "a.mrk.json").read_text())["markups"][0]["controlPoints"]
+    assert [point["positionStatus"] for point in controls] == ["missing", "undefined"]
+    assert [point["description"] for point in controls] == ["confidence 0.250", "confidence 1.000"]
+    assert not any("position" in point for point in controls)

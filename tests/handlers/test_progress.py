@@ -1,6 +1,7 @@
 import torch
 from ignite.engine import Engine, Events
 
+from common.data import PredictionDataset
 from common.handlers import Progress
 
 
@@ -36,6 +37,18 @@ def test_a_resumed_run_goes_on_where_it_stopped():
 def test_a_run_of_unknown_length_counts_without_a_total(capsys):
     assert [bar[:2] for bar in run(iter([1, 2, 3]), description="prediction")] == [(3, None)]
     assert "prediction: 3image" in capsys.readouterr().err
+
+
+def test_a_prediction_counts_all_its_images_from_those_that_are_done(capsys):
+    data = PredictionDataset(
+        [{"image": str(i)} for i in range(10)], transform=lambda item: {"value": 1 / int(item["image"])}
+    )
+    data.pending = [{"image": name} for name in "305601"]  # four are done; the second and the last but one fail
+    seen = run(data, look_at=Events.ITERATION_COMPLETED, dataset=data)
+    assert [bar[:3] for bar in seen] == [(5, 10, 4), (7, 10, 4), (8, 10, 4), (10, 10, 4)]
+    data.pending = [{"image": "0"}]
+    run(data, dataset=data)
+    assert "10/10" in capsys.readouterr().err
 
 
 def test_a_finished_run_has_no_bar():

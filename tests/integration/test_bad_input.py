@@ -1,5 +1,6 @@
 """Bad input through the commands themselves: what a user sees of it, and that the rest goes on."""
 
+import csv
 import errno
 import json
 import os
@@ -402,20 +403,24 @@ def test_a_batch_goes_on_without_the_files_that_cannot_be_read_and_ends_with_an_
 ):
     folder, bad = mixed
     message = refused(capfd, predict, folder, tmp_path / "out", weights)
-    assert message.startswith("error: 4 of 6 images could not be read")
+    assert message.startswith("error: 4 of 6 images have no prediction")
     skipped = [record.getMessage() for record in caplog.records if record.getMessage().startswith("skipped: ")]
     assert len(skipped) == 4
     for path in bad:
         assert str(path) in message
         assert [line for line in skipped if str(path) in line and "; " in line and "\n" not in line]
+    with open(tmp_path / "out" / "failures.csv", newline="") as file:
+        failures = {row["image"]: row["reason"] for row in csv.DictReader(file)}
+    assert sorted(failures) == sorted(map(str, bad))
+    assert sorted(f"skipped: {reason}" for reason in failures.values()) == sorted(skipped)
     assert predicted(tmp_path / "out") == ["a.mrk.json", "z.mrk.json"]
     assert len((tmp_path / "out" / "landmarks.csv").read_text().splitlines()) == 1 + 2 * 37
 
 
-def test_a_single_film_that_cannot_be_read_leaves_nothing_behind(tmp_path, capfd, weights):
+def test_a_single_film_that_cannot_be_read_leaves_its_reason_alone_behind(tmp_path, capfd, weights):
     message = refused(capfd, predict, truncated(tmp_path / "cut.png"), tmp_path / "out", weights)
     assert str(tmp_path / "cut.png") in message and message.startswith("error: 1 of 1 images")
-    assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == []
+    assert [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()] == ["failures.csv"]
 
 
 def test_a_film_of_one_pixel_and_a_constant_one_are_predicted_with_a_warning(tmp_path, caplog, weights):

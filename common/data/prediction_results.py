@@ -1,0 +1,180 @@
+"""The output folder of a prediction: what of it is done, and the tables at the end."""
+
+import csv
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from .atomic_writing import replaced_atomically, require_writable, write_atomically
+from .landmark_tables import write_landmark_table
+
+DETACHED_PIXELS = {".mhd": (".raw", ".zraw"), ".nhdr": (".raw", ".raw.gz")}
+
+
+def unique_stem(filename: str, taken: dict[str, int]) -> str:
+    """A name for the results of a file that no other file of a run has.
+
+    Args:
+        filename: path of the file.
+        taken: names that others have, each with the number by which a search for another goes on; the new one is added.
+    """
+    name = Path(filename).name
+    short = name[: -len(".nii.gz")] if name.endswith(".nii.gz") else Path(name).stem
+    stem = short if short not in taken else name
+    while stem in taken:
+        stem = f"{name}_{taken[name]}"
+        taken[name] += 1
+    taken[stem] = 2
+    return stem
+
+
+def image_path(item: Mapping[str, Any]) -> str:
+    """The image of a data dictionary, as MONAI's `LoadImage` writes it into the meta."""
+    return str(Path(item["image"]).expanduser())
+
+
+def image_source(item: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells whether an image is still the one that was predicted.
+
+    The item of the list, the bytes of its file, and when that was changed last (ns); of a folder with the slices of a
+    volume all its files count, of a header with its pixels in another file both.
+    """
+    path = Path(image_path(item))
+    files = path.iterdir() if path.is_dir() else [path]
+    files = [*files, *map(path.with_suffix, DETACHED_PIXELS.get(path.suffix.lower(), ()))]
+    found = [file.stat() for file in files if file.is_file()]
+    told = {key: value if isinstance(value, (str, int, float, list)) else str(value) for key, value in item.items()}
+    size, changed = sum(each.st_size for each in found), max((each.st_mtime_ns for each in found), default=0)
+    return {**told, "image": str(path), "bytes": size, "changed": changed}
+
+
+@dataclass(frozen=True)
+class PlannedImage:
+    """An image of a run.
+
+    Args:
+        item: data dictionary.
+        stem: what the names of its results begin with.
+        source: `image_source` of the image before it is read.
+        done: whether its results are there from an earlier run.
+    """
+
+    item: dict[str, Any]
+    stem: str
+    source: dict[str, Any]
+    done: bool
+
+    @property
+    def path(self) -> str:
+        return self.source["image"]
+
+
+class PredictionResults:
+    """Results of a prediction in a folder, written image by image, so that a stopped run goes on.
+
+    `<stem>.mrk.json` and `overlays/<stem>.png` are followed by `records/<stem>.json`, which says that the image is
+    done: its path, bytes and time of change, the digest of weights and settings, and its rows of the table. Each file
+    is there wholly or not at all. `landmarks.csv` and `failures.csv` come at the end of a run and speak of its images
+    alone.
+
+    Args:
+        folder: output folder.
+        digest: of weights and settings.
+        overlays: whether an image has a picture among its results.
+    """
+
+    def __init__(self, folder: str | os.PathLike, digest: str, overlays: bool = True) -> None:
+        self.folder = Path(folder)
+        self.digest = digest
+        self.overlays = overlays
+        self.table = self.folder / "landmarks.csv"
+        self.failures = self.folder / "failures.csv"
+
+    def markups(self, stem: str) -> Path:
+        return self.folder / f"{stem}.mrk.json"
+
+    def overlay(self, stem: str) -> Path:
+        return self.folder / "overlays" / f"{stem}.png"
+
+    def record(self, stem: str) -> Path:
+        return self.folder / "records" / f"{stem}.json"
+
+    def plan(self, data: Iterable[Mapping[str, Any]], resume: bool = True) -> list[PlannedImage]:
+        """Prepare the folder for a run, and say which of its images are done already.
+
+        Tables of an earlier run go, and what is there of images that are not done.
+
+        Args:
+            data: data dictionaries with an "image" path.
+            resume: whether images with finished results are done.
+
+        Raises:
+            InputError: if the folder cannot be written, or holds results of these images by other weights or settings.
+        """
+        require_writable(self.folder)
+        stems: dict[str, int] = {}
+        plan, foreign = [], 0
+        for item in data:
+            source, stem = image_source(item), unique_stem(item["image"], stems)
+            record = self.read(stem) if resume else {}
+            done = record.get("source") == source and self.is_complete(stem)
+            foreign += done and record["digest"] != self.digest
+            plan.append(PlannedImage(dict(item), stem, source, done))
+        if foreign:
+            raise InputError(
+                f"{self.folder}: holds results of {foreign} of these {len(plan)} images by other weights, landmarks or "
+                "settings; give another --output_dir, or predict all images anew with --resume False."
+            )
+        for path in (self.table, self.failures):
+            path.unlink(missing_ok=True)
+        for image in plan:
+            if not image.done:
+                self.discard(image.stem)
+        return plan
+
+    def discard(self, stem: str) -> None:
+        """Remove what is there of an image."""
+        for path in (self.record(stem), self.markups(stem), self.overlay(stem)):
+            path.unlink(missing_ok=True)
+
+    def is_complete(self, stem: str) -> bool:
+        return self.markups(stem).is_file() and (not self.overlays or self.overlay(stem).is_file())
+
+    def read(self, stem: str) -> dict[str, Any]:
+        """The record of an image, empty where there is none."""
+        try:
+            return json.loads(self.record(stem).read_bytes())
+        except (OSError, ValueError):
+            return {}
+
+    def finish(self, image: PlannedImage, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Write down that an image is done, after its other results."""
+        record = {"source": image.source, "digest": self.digest, "columns": list(columns), "rows": list(rows)}
+        write_atomically(self.record(image.stem), json.dumps(record))
+
+    def write_tables(self, plan: Iterable[PlannedImage], failures: Mapping[str, str]) -> int:
+        """Write `landmarks.csv` of the images that are done, in their order, and `failures.csv` where there are any.
+
+        Args:
+            plan: all images of the run.
+            failures: reasons by path.
+
+        Returns:
+            number of images in the table.
+        """
+        if failures:
+            with replaced_atomically(self.failures) as path, open(path, "w", newline="", encoding="utf-8") as file:
+                table = csv.writer(file, lineterminator="\n")
+                table.writerow(["image", "reason"])
+                table.writerows((image.path, failures[image.path]) for image in plan if image.path in failures)
+        return write_landmark_table(self.table, self._tables(plan))
+
+    def _tables(self, plan: Iterable[PlannedImage]) -> Iterator[tuple[list[str], list[list[str]]]]:
+        for image in plan:
+            record = self.read(image.stem)
+            if record.get("digest") == self.digest and record["source"] == image.source:
+                yield record["columns"], record["rows"]
