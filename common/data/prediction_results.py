@@ -93,6 +93,7 @@ class PredictionResults:
         self.overlays = overlays
         self.table = self.folder / "landmarks.csv"
         self.failures = self.folder / "failures.csv"
+        self.unlikely = self.folder / "unlikely.csv"
 
     def markups(self, stem: str) -> Path:
         return self.folder / f"{stem}.mrk.json"
@@ -129,7 +130,7 @@ class PredictionResults:
                 f"{self.folder}: holds results of {foreign} of these {len(plan)} images by other weights, landmarks or "
                 "settings; give another --output_dir, or predict all images anew with --resume False."
             )
-        for path in (self.table, self.failures):
+        for path in (self.table, self.failures, self.unlikely):
             path.unlink(missing_ok=True)
         for image in plan:
             if not image.done:
@@ -151,30 +152,47 @@ class PredictionResults:
         except (OSError, ValueError):
             return {}
 
-    def finish(self, image: PlannedImage, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Write down that an image is done, after its other results."""
+    def finish(
+        self, image: PlannedImage, columns: Sequence[str], rows: Sequence[Sequence[str]], unlikely: str = ""
+    ) -> None:
+        """Write down that an image is done, after its other results, and why its landmarks are unlikely if they are."""
         record = {"source": image.source, "digest": self.digest, "columns": list(columns), "rows": list(rows)}
-        write_atomically(self.record(image.stem), json.dumps(record))
+        write_atomically(self.record(image.stem), json.dumps({**record, "unlikely": unlikely}))
 
-    def write_tables(self, plan: Iterable[PlannedImage], failures: Mapping[str, str]) -> int:
-        """Write `landmarks.csv` of the images that are done, in their order, and `failures.csv` where there are any.
+    def write_tables(self, plan: Sequence[PlannedImage], failures: Mapping[str, str]) -> tuple[int, int]:
+        """Write `landmarks.csv` of the images that are done, in their order.
+
+        Beside it come, where there are any, `failures.csv` with images that have no prediction and `unlikely.csv` with
+        those whose landmarks are unlikely to be of this anatomy, both with the reasons.
 
         Args:
             plan: all images of the run.
             failures: reasons by path.
 
         Returns:
-            number of images in the table.
+            number of images in the table, and of the unlikely among them.
         """
-        if failures:
-            with replaced_atomically(self.failures) as path, open(path, "w", newline="", encoding="utf-8") as file:
-                table = csv.writer(file, lineterminator="\n")
-                table.writerow(["image", "reason"])
-                table.writerows((image.path, failures[image.path]) for image in plan if image.path in failures)
-        return write_landmark_table(self.table, self._tables(plan))
+        unlikely: dict[str, str] = {}
+        count = write_landmark_table(self.table, self._tables(plan, unlikely))
+        for file, reasons in ((self.failures, failures), (self.unlikely, unlikely)):
+            if reasons:
+                _write_reasons(file, plan, reasons)
+        return count, len(unlikely)
 
-    def _tables(self, plan: Iterable[PlannedImage]) -> Iterator[tuple[list[str], list[list[str]]]]:
+    def _tables(
+        self, plan: Iterable[PlannedImage], unlikely: dict[str, str]
+    ) -> Iterator[tuple[list[str], list[list[str]]]]:
+        """Rows of the images that are done; reasons why their landmarks are unlikely are noted on the way."""
         for image in plan:
             record = self.read(image.stem)
             if record.get("digest") == self.digest and record["source"] == image.source:
+                if record.get("unlikely"):
+                    unlikely[image.path] = record["unlikely"]
                 yield record["columns"], record["rows"]
+
+
+def _write_reasons(path: Path, plan: Iterable[PlannedImage], reasons: Mapping[str, str]) -> None:
+    with replaced_atomically(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["image", "reason"])
+        table.writerows((image.path, reasons[image.path]) for image in plan if image.path in reasons)

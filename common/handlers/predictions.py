@@ -1,5 +1,6 @@
 """What a prediction leaves behind: one .mrk.json per image, tables of all images, overlay pictures."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from ..transforms.landmark_loading import to_file_space
 from ..visualize import overlay_picture
 from .settings_digest import file_digest, settings_digest
 
+logger = logging.getLogger(__name__)
+
 
 class SaveLandmarks:
     """Write the predicted landmarks of every image while an evaluator runs, and go on where a stopped run was.
@@ -24,8 +27,9 @@ class SaveLandmarks:
     Reads from every item `pred` (1, N, D) in world coordinates, `confidence` (N,), of networks whose patches vote the
     `spread` (N,) of these votes in world units, and the image's meta. Writes to the output folder `<stem>.mrk.json`,
     which 3D Slicer shows on the image, `overlays/<stem>.png`, and at the end `landmarks.csv` with file pixels and world
-    coordinates (LPS) of all images of the run, and `failures.csv` where images have no prediction. Images of one stem
-    from different files get their suffix into the name.
+    coordinates (LPS) of all images of the run, `failures.csv` where images have no prediction, and `unlikely.csv`
+    where landmarks are unlikely to be of this anatomy (`common.transforms.Plausibilityd`). Images of one stem from
+    different files get their suffix into the name.
 
     An image is done when its record is there (`common.data.PredictionResults`), and is not predicted again unless its
     file has changed. The processes of a torchrun divide the rest; the first of them writes the tables.
@@ -102,7 +106,10 @@ class SaveLandmarks:
             with replaced_atomically(self.results.overlay(planned.stem)) as temporary:
                 picture.save(temporary, format="PNG")
         table = landmark_table(planned.path, self.landmarks, pixels, world, confidence, spread)
-        self.results.finish(planned, *table)
+        unlikely = str(output.get("unlikely", ""))
+        if unlikely:
+            logger.warning("%s: is unlikely to show what the landmarks are of: %s.", planned.path, unlikely)
+        self.results.finish(planned, *table, unlikely)
 
     def finish(self, engine: Engine) -> None:
         """Write the tables when all processes are done, and tell in one line what came of the images."""
@@ -110,8 +117,9 @@ class SaveLandmarks:
         if process_rank() != 0:
             return
         failed, before = len(self.dataset.failures), sum(image.done for image in self.plan)
-        count = self.results.write_tables(self.plan, self.dataset.failures)
+        count, unlikely = self.results.write_tables(self.plan, self.dataset.failures)
         told = [f"{count} predicted" + (f" ({before} of them before)" if before else "")]
         told += [f"{failed} failed (reasons in {self.results.failures})"] if failed else []
+        told += [f"{unlikely} unlikely to show this anatomy (reasons in {self.results.unlikely})"] if unlikely else []
         told += [f"landmarks in {self.results.table}"] if count else []
         print(f"{len(self.plan)} images: {', '.join(told)}")

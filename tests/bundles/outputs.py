@@ -65,7 +65,7 @@ class Heatmaps:
 
         inference.json says how points are read off heatmaps, with the settings that it refers to.
         """
-        (transform,) = config["postprocessing"]["transforms"]
+        transform = config["postprocessing"]["transforms"][0]
         settings = {key: transform[key] for key in ("method", "threshold") if key in transform}
         settings = {k: config[v[1:]] if isinstance(v, str) and v.startswith("@") else v for k, v in settings.items()}
         with torch.no_grad():

@@ -129,7 +129,7 @@ def test_a_second_run_does_nothing_but_try_again_what_failed(predict, films, out
     assert predict().startswith("6 images: 5 predicted (5 of them before), 1 failed")
     assert results(out) == before and content(out) == first
     shutil.copy(films / "b.png", films / BROKEN)
-    assert predict().startswith("6 images: 6 predicted (5 of them before), landmarks in ")
+    assert predict().startswith("6 images: 6 predicted (5 of them before), ")
     assert not (out / "failures.csv").exists() and {s: results(out)[s] for s in before} == before
 
 

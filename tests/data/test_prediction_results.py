@@ -30,11 +30,23 @@ def test_an_image_is_done_when_its_record_is_there(items, tmp_path):
     plan = results.plan(items)
     assert [image.done for image in plan] == [False, True]
     assert not results.markups("a").exists() and results.markups("b").exists()
-    assert results.write_tables(plan, {plan[0].path: "a.png: is broken, really; mend it."}) == 1
+    assert results.write_tables(plan, {plan[0].path: "a.png: is broken, really; mend it."}) == (1, 0)
     assert results.table.read_text() == f"image,x\n{plan[1].path},1\n"
     assert results.failures.read_text() == f'image,reason\n{plan[0].path},"a.png: is broken, really; mend it."\n'
     results.plan(items)
     assert not results.table.exists() and not results.failures.exists()
+
+
+def test_unlikely_landmarks_stand_in_the_table_and_their_reasons_beside_it(items, tmp_path):
+    results = PredictionResults(tmp_path / "out", "digest", overlays=False)
+    for image, reason in zip(results.plan(items), ("shape 0.70 from the mean, over 0.25", "")):
+        results.markups(image.stem).write_text("{}")
+        results.finish(image, ["image", "x"], [[image.path, "1"]], reason)
+    plan = results.plan(items)
+    assert [image.done for image in plan] == [True, True] and results.write_tables(plan, {}) == (2, 1)
+    assert results.unlikely.read_text() == (f'image,reason\n{plan[0].path},"shape 0.70 from the mean, over 0.25"\n')
+    results.plan(items)
+    assert not results.unlikely.exists()
 
 
 def test_results_of_another_image_of_that_name_do_not_count(items, tmp_path):
