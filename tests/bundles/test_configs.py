@@ -194,6 +194,13 @@ def test_every_reference_names_a_key_also_after_overlays(bundle):
 
 
 @each_bundle
+def test_predictions_have_the_same_settings_in_every_bundle(bundle):
+    items = items_of(bundle / "configs" / "inference.json")
+    defaults = {"min_confidence": 0.0, "overlays": True, "resume": True, "prediction_lists": []}
+    assert {name: items[name] for name in defaults} == defaults
+
+
+@each_bundle
 def test_the_inference_config_needs_no_other_file(bundle):
     values = list(strings(read(bundle / "configs" / "inference.json")))
     assert [value for value in values if value.startswith("%") or "_meta_" in value] == []
