@@ -15,7 +15,7 @@ from monai.transforms import LoadImage
 from PIL import Image
 
 from common.clinical import CephalometricMarkups, CobbAngleMarkups
-from common.data import LandmarkImageReader, read_landmarks
+from common.data import LandmarkImageReader, PredictionDataset, read_landmarks
 from common.data.phantoms import ANATOMIES
 from common.handlers import SaveLandmarks
 from common.transforms.coordinates import voxel_to_world
@@ -28,7 +28,8 @@ TURN = np.array([[0.8, -0.48, 0.36], [0.6, 0.64, -0.48], [0.0, 0.6, 0.8]])
 def written(image, points, names, folder, measurements=None):
     """Paths of the points and of the lines and angles, as `SaveLandmarks` writes them for points in file voxels."""
     world = voxel_to_world(torch.tensor(points, dtype=torch.float64), torch.as_tensor(image.meta["original_affine"]))
-    handler = SaveLandmarks(folder, names, overlays=False, measurements=measurements)
+    data = PredictionDataset([{"image": image.meta["filename_or_obj"]}])
+    handler = SaveLandmarks(folder, names, data, overlays=False, measurements=measurements)
     handler.start(None)
     item = {"image": image, "pred": world[None], "confidence": torch.ones(len(names))}
     handler.save(SimpleNamespace(state=SimpleNamespace(output=[item])))

@@ -28,8 +28,9 @@ SLICER3_COLUMNS = "label,x,y,z,sel,vis"
 
 
 def read_markups(path: str | os.PathLike) -> LandmarkFile:
-    """Control points of all markups in a `.mrk.json`, whatever their type, in world RAS.
+    """Control points of all lists of points in a `.mrk.json`, or, where it has none, of all markups, in world RAS.
 
+    Lines and angles beside lists of points are measurements, whose points are no landmarks of their own.
     `positionStatus` undefined or preview, or no position, is a row of NaN; missing is a row of +inf.
 
     Raises:
@@ -39,6 +40,8 @@ def read_markups(path: str | os.PathLike) -> LandmarkFile:
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
         markups = content["markups"]
+        lists = [markup for markup in markups if markup.get("type") == "Fiducial" and markup.get("controlPoints")]
+        markups = lists or markups
         groups = [(markup, markup.get("controlPoints") or []) for markup in markups]
         rows = [(str(point.get("label", "")), _position(point, m, path)) for m, points in groups for point in points]
     except (

@@ -3,8 +3,7 @@
 import logging
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,10 @@ from monailabel.tasks.infer.bundle import BundleConstants, BundleInferTask
 from monailabel.utils.others.class_utils import unload_module
 
 from ..data.markups_files import markup_node, write_markup_nodes
-from ..errors import InputError
 from ..handlers.checkpoint import load_weights
 from ..handlers.predictions import measurement_nodes
 from ..transforms.landmark_loading import to_file_space
+from .client_errors import told_to_the_client
 from .served_bundles import ServedBundle, modified, on_python_path
 
 logger = logging.getLogger(__name__)
@@ -141,20 +140,3 @@ class LandmarkInferTask(BundleInferTask):
             unload_module("scripts")
             draw = self.bundle_config.get_parsed_content(self.measurements_id, instantiate=True)
         return measurement_nodes(draw, pixels, self.landmarks, meta)
-
-
-@contextmanager
-def told_to_the_client() -> Iterator[None]:
-    """Answer bad input with its one sentence, where MONAI Label would say "Internal Server Error".
-
-    Bundles that are packages have an `InputError` of their own, so that it is known by its name.
-    """
-    try:
-        yield
-    except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None and type(cause).__name__ != InputError.__name__:
-            cause = cause.__cause__ or cause.__context__
-        if cause is None:
-            raise
-        raise HTTPException(status_code=400, detail=str(cause)) from error

@@ -11,6 +11,7 @@ from monailabel.tasks.train.bundle import BundleTrainTask
 from ..data.datalist import write_datalist
 from ..data.landmark_files import match_landmarks, read_landmarks
 from ..errors import InputError
+from .client_errors import told_to_the_client
 from .served_bundles import ServedBundle
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,10 @@ class LandmarkTrainTask(BundleTrainTask):
         self.bundle_config_path = bundle.config_files("train")
         self.bundle_config = bundle.config("train")
         self.pretrained = True
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
+        with told_to_the_client():
+            return super().__call__(request, datastore)
 
     def _fetch_datalist(self, request: Mapping[str, Any], datastore: Datastore) -> list[dict[str, str]]:
         names, found, reasons = self.bundle.landmarks, [], []

@@ -23,6 +23,7 @@ import torch
 from PIL import Image
 
 import common
+from common.bundle.package import packaged_files
 from common.data import load_datalist, read_landmarks
 from common.data.markups_files import write_markups
 
@@ -91,7 +92,7 @@ class Server:
 
 def small(bundle, target):
     """Copy a bundle, with its tiny settings in its configs, as they would be after an overlay for good."""
-    shutil.copytree(bundle.folder / "configs", target / "configs")
+    shutil.copytree(bundle.folder, target, ignore=shutil.ignore_patterns("output", "models", "predictions"))
     for name in ("train", "inference"):
         path = target / "configs" / f"{name}.json"
         config = json.loads(path.read_text()) | bundle.network_settings | {"device": "$torch.device('cpu')"}
@@ -108,10 +109,13 @@ def telling_weights(bundle):
 
 
 def packaged(folder):
-    """Let a bundle stand alone, with the shared package as its `scripts`."""
-    shutil.copytree(PACKAGE, folder / "scripts", ignore=shutil.ignore_patterns("__pycache__", "logs"))
-    for path in (folder / "configs").glob("*.json"):
-        path.write_text(path.read_text().replace("common.", "scripts.").replace("$import common", "$import scripts"))
+    """Put the package of a bundle in its place: it stands alone, with the shared code as its `scripts`."""
+    files = packaged_files(folder)
+    shutil.rmtree(folder)
+    for name, content in files.items():
+        path = folder.parent / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
 
 
 @pytest.fixture(scope="module")
@@ -250,9 +254,10 @@ def test_an_image_that_cannot_be_read_is_told_in_a_sentence(server, tmp_path):
     assert error.value.code == 400 and "cannot be read as an image" in json.loads(error.value.read())["detail"]
 
 
-def test_a_training_without_saved_points_fails_and_says_so(server):
-    task = server.train("patch_regression_ccta", max_epochs=1)
-    assert task["status"] == "ERROR" and "no image has its points saved" in " ".join(task["details"])
+def test_a_training_without_saved_points_is_refused_with_a_sentence(server):
+    with pytest.raises(urllib.error.HTTPError) as error:
+        server.request("POST", "/train/patch_regression_ccta?run_sync=true", b"{}", "application/json")
+    assert error.value.code == 400 and "no image has its points saved" in json.loads(error.value.read())["detail"]
 
 
 def true_points(bundle, item, path, affine):
