@@ -1,4 +1,4 @@
-"""Draw the pictures of docs/slicer.md: `python docs/draw_slicer_pictures.py`, from the root of the repository.
+"""Draw the pictures of docs/slicer.md: `python -m docs.draw_slicer_pictures`, from the root of the repository.
 
 The points are those of synthetic phantoms, written as a prediction is written, and read back from these files.
 """
