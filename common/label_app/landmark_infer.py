@@ -58,7 +58,7 @@ class LandmarkInferTask(BundleInferTask):
             self,
             path=bundle.weights,
             network=None,
-            type=InferType.SEGMENTATION,  # the only kind for which clients show a model with a plain "run"
+            type=InferType.SEGMENTATION,  # clients run models of this type on an image alone
             labels={name: number for number, name in enumerate(self.landmarks)},
             dimension=len(image["spatial_shape"]),
             description=metadata.get("description", ""),
@@ -128,7 +128,7 @@ class LandmarkInferTask(BundleInferTask):
         values = {value["name"]: value for node in drawn for value in node.get("measurements", [])}
         told_of_each = ("value", "units", "description")
         return str(path), {
-            "confidence": dict(zip(self.landmarks, confidence)),
+            "confidence": {n: c if math.isfinite(c) else None for n, c in zip(self.landmarks, confidence)},
             "measurements": {name: {key: value[key] for key in told_of_each} for name, value in values.items()},
         }
 
