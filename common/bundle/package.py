@@ -83,7 +83,7 @@ def packaged_files(source: Path, overlay: str | None = None) -> dict[str, bytes]
     if weights.is_file():
         files["models/model.pt"] = weights.read_bytes()
     for path in sorted(PACKAGE.rglob("*")):
-        if path.is_file() and not set(path.parts) & set(LEFT_OUT):
+        if path.is_file() and not set(path.parts) & set(LEFT_OUT) and path.suffix != ".log":  # of a MONAI Label server
             files[f"{NAME_IN_ZIP}/{path.relative_to(PACKAGE).as_posix()}"] = path.read_bytes()
     files[f"{NAME_IN_ZIP}/{VERSION_FILE}"] = package_version() + "\n"
     encoded = {f"{name}/{p}": c.encode() if isinstance(c, str) else c for p, c in files.items()}

@@ -10,7 +10,8 @@ from .cephalometry import (
     success_classification_rate,
     type_agreement,
 )
-from .cobb import COBB_ANGLES, cobb_angles, cobb_smape, cobb_smape_per_film, is_s_shaped
+from .cobb import COBB_ANGLES, cobb_angles, cobb_curves, cobb_smape, cobb_smape_per_film, is_s_shaped
+from .markups import CephalometricMarkups, ClinicalMarkup, ClinicalMarkups, CobbAngleMarkups
 from .mean_shape import MeanShape, mean_shape_error
 from .spine_errors import (
     L4_L5_CENTROIDS,

@@ -37,7 +37,14 @@ def is_s_shaped(corners: torch.Tensor) -> torch.Tensor:
 
 
 def cobb_angles(corners: torch.Tensor, image_height: torch.Tensor | float, plate: str = "lower") -> torch.Tensor:
-    """The three Cobb angles of AASCE's labels, in degrees.
+    """The three Cobb angles of AASCE's labels, in degrees: (B, 3), those of `cobb_curves`."""
+    return cobb_curves(corners, image_height, plate)[0]
+
+
+def cobb_curves(
+    corners: torch.Tensor, image_height: torch.Tensor | float, plate: str = "lower"
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The three Cobb angles of AASCE's labels, and the vertebrae between which they are measured.
 
     The first is the largest angle between two vertebrae p (above) and q (below). In a spine that is not S-shaped the
     others are those of p with the uppermost and of q with the lowest vertebra. In an S-shaped one the second is the
@@ -54,7 +61,8 @@ def cobb_angles(corners: torch.Tensor, image_height: torch.Tensor | float, plate
         plate: "lower" or "upper", the end plate of p and q that says in which half the curve lies.
 
     Returns:
-        (B, 3), float64; NaN for a spine of which a corner has no position.
+        angles in degrees (B, 3), float64, NaN for a spine of which a corner has no position; and for each angle the
+        numbers of its upper and lower vertebra, 0 for T1 to 16 for L5, int64 (B, 3, 2).
 
     Raises:
         InputError: if there are not 68 corners.
@@ -78,12 +86,12 @@ def cobb_angles(corners: torch.Tensor, image_height: torch.Tensor | float, plate
     largest, place = pairs.max(1)
     p, q = place // VERTEBRAE, place % VERTEBRAE
 
-    def largest_above(end: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return angles[row, end].where(vertebra <= end[:, None], -1.0).max(1)
+    def largest_of(end: torch.Tensor, candidates: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return angles[row, end].where(candidates, -1.0).max(1)
 
-    above_p, k = largest_above(p)
-    below_q = angles[row, q].where(vertebra >= q[:, None], -1.0).amax(1)
-    above_k, _ = largest_above(k)
+    above_p, k = largest_of(p, vertebra <= p[:, None])
+    below_q, m = largest_of(q, vertebra >= q[:, None])
+    above_k, n = largest_of(k, vertebra <= k[:, None])
 
     height = torch.as_tensor(image_height, dtype=torch.float64)
     y = end_plate_middles(corners)[..., int(plate == "lower") :: 2, 1]
@@ -91,7 +99,12 @@ def cobb_angles(corners: torch.Tensor, image_height: torch.Tensor | float, plate
     s_shaped = is_s_shaped(corners)
     second = above_p.where(s_shaped, angles[row, 0, p])
     third = below_q.where(in_upper_half, above_k).where(s_shaped, angles[row, q, -1])
-    return torch.stack([largest, second, third], 1).where(known[:, None], torch.nan)
+
+    first_and_last = torch.zeros_like(p), torch.full_like(q, VERTEBRAE - 1)
+    upper = torch.stack([p, k.where(s_shaped, first_and_last[0]), q.where(in_upper_half, n).where(s_shaped, q)], 1)
+    lower = torch.stack([q, p, m.where(in_upper_half, k).where(s_shaped, first_and_last[1])], 1)
+    found = torch.stack([largest, second, third], 1).where(known[:, None], torch.nan)
+    return found, torch.stack([upper, lower], 2)
 
 
 def cobb_smape_per_film(pred: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:

@@ -4,7 +4,7 @@ import csv
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ SCHEMA = (
 )
 # Signs that turn a file's coordinates to RAS. The numbers are 3D Slicer's codes.
 TO_RAS = {"RAS": (1.0, 1.0, 1.0), "0": (1.0, 1.0, 1.0), "LPS": (-1.0, -1.0, 1.0), "1": (-1.0, -1.0, 1.0)}
+CONTROL_POINTS = {"Line": 2, "Angle": 3}  # of types with a fixed number
 NOT_PLACED = (None, "", [])  # what different versions write where a position is not defined
 FCSV_COLUMNS = "id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID"
 FCSV_WITHOUT_POSITION = {"0": np.full(3, np.nan), "1": np.full(3, np.nan), "3": np.full(3, np.inf)}
@@ -27,8 +28,9 @@ SLICER3_COLUMNS = "label,x,y,z,sel,vis"
 
 
 def read_markups(path: str | os.PathLike) -> LandmarkFile:
-    """Control points of all markups in a `.mrk.json`, whatever their type, in world RAS.
+    """Control points of all lists of points in a `.mrk.json`, or, where it has none, of all markups, in world RAS.
 
+    Lines and angles beside lists of points are measurements, whose points are no landmarks of their own.
     `positionStatus` undefined or preview, or no position, is a row of NaN; missing is a row of +inf.
 
     Raises:
@@ -38,6 +40,8 @@ def read_markups(path: str | os.PathLike) -> LandmarkFile:
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
         markups = content["markups"]
+        lists = [markup for markup in markups if markup.get("type") == "Fiducial" and markup.get("controlPoints")]
+        markups = lists or markups
         groups = [(markup, markup.get("controlPoints") or []) for markup in markups]
         rows = [(str(point.get("label", "")), _position(point, m, path)) for m, points in groups for point in points]
     except (
@@ -83,8 +87,9 @@ def write_markups(
     names: Sequence[str],
     confidence: Sequence[float] | None = None,
     display: dict[str, Any] | None = None,
+    name: str = "",
 ) -> None:
-    """Write a `.mrk.json` of 3D Slicer (markups schema 1.0.3), atomically.
+    """Write landmarks as one list of points to a `.mrk.json` of 3D Slicer (markups schema 1.0.3), atomically.
 
     Args:
         points: (N, 3) world RAS in mm; a row of NaN is written as undefined, of +inf as missing, both without
@@ -92,6 +97,7 @@ def write_markups(
         names: label of each of the N points.
         confidence: N numbers, written into the descriptions.
         display: 3D Slicer's display properties, such as `{"textScale": 2.0}`.
+        name: what 3D Slicer calls the list; empty for the name of the file.
 
     Raises:
         InputError: if a name is there twice or the numbers of points, names and confidences differ.
@@ -100,14 +106,46 @@ def write_markups(
     if points.shape != (len(names), 3) or (confidence is not None and len(confidence) != len(names)):
         raise InputError(f"{path}: {len(names)} names do not fit points of shape {points.shape} and their confidences.")
     check_unique(names, str(path))
+    told = None
+    if confidence is not None:
+        told = [f"confidence {float(value):.3f}" if np.isfinite(value) else "" for value in confidence]
+    write_markup_nodes(path, [markup_node("Fiducial", points, names, told, name=name, display=display)])
+
+
+def markup_node(
+    kind: str,
+    points: np.ndarray,
+    labels: Sequence[str],
+    descriptions: Sequence[str] | None = None,
+    name: str = "",
+    measurements: Sequence[Mapping[str, Any]] = (),
+    display: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """One node of a `.mrk.json`.
+
+    Args:
+        kind: "Fiducial" of any number of points, "Line" of two, "Angle" of three, its vertex the second.
+        points: (N, 3) world RAS in mm; a row of NaN is undefined, of +inf missing, both without a position.
+        labels: of the points.
+        descriptions: of the points.
+        name: what 3D Slicer calls the node; empty for the name of the file.
+        measurements: values that the file tells beside those that 3D Slicer measures itself, as
+            `{"name": "ANB", "value": -1.2, "units": "deg", "description": "class 3"}`.
+        display: 3D Slicer's display properties.
+
+    Raises:
+        InputError: if the points are not (N, 3) with a label each, or too many or too few for the kind.
+    """
+    points = np.asarray(points, dtype=np.float64)
+    if points.shape != (len(labels), 3) or len(labels) != CONTROL_POINTS.get(kind, len(labels)):
+        raise InputError(f"'{name}': points of shape {points.shape} with {len(labels)} labels make no markup '{kind}'.")
     controls = []
-    for number, (name, point) in enumerate(zip(names, points)):
+    for number, (label, point) in enumerate(zip(labels, points)):
         finite = bool(np.isfinite(point).all())
-        described = confidence is not None and np.isfinite(confidence[number])
         control = {
             "id": str(number + 1),
-            "label": name,
-            "description": f"confidence {float(confidence[number]):.3f}" if described else "",
+            "label": label,
+            "description": descriptions[number] if descriptions is not None else "",
             "associatedNodeID": "",
             # RAS to LPS; adding 0 makes no "-0.0"
             "position": (point * (-1.0, -1.0, 1.0) + 0.0).tolist() if finite else None,
@@ -120,19 +158,29 @@ def write_markups(
         if not finite:
             del control["position"]
         controls.append(control)
-    markup = {
-        "type": "Fiducial",
+    node = {
+        "type": kind,
+        "name": name,
         "coordinateSystem": "LPS",
         "coordinateUnits": "mm",
         "locked": False,
         "fixedNumberOfControlPoints": False,
         "labelFormat": "%N-%d",
-        "lastUsedControlPointNumber": len(names),
+        "lastUsedControlPointNumber": len(labels),
         "controlPoints": controls,
     }
+    if not name:
+        del node["name"]
+    if measurements:
+        node["measurements"] = [{"enabled": True, **measurement} for measurement in measurements]
     if display:
-        markup["display"] = display
-    write_atomically(path, json.dumps({"@schema": SCHEMA, "markups": [markup]}, indent=2, allow_nan=False) + "\n")
+        node["display"] = dict(display)
+    return node
+
+
+def write_markup_nodes(path: str | os.PathLike, nodes: Sequence[Mapping[str, Any]]) -> None:
+    """Write nodes of `markup_node` to one `.mrk.json` of 3D Slicer (markups schema 1.0.3), atomically."""
+    write_atomically(path, json.dumps({"@schema": SCHEMA, "markups": list(nodes)}, indent=2, allow_nan=False) + "\n")
 
 
 def read_fcsv(path: str | os.PathLike) -> LandmarkFile:

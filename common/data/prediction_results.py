@@ -76,10 +76,10 @@ class PlannedImage:
 class PredictionResults:
     """Results of a prediction in a folder, written image by image, so that a stopped run goes on.
 
-    `<stem>.mrk.json` and `overlays/<stem>.png` are followed by `records/<stem>.json`, which says that the image is
-    done: its path, bytes and time of change, the digest of weights and settings, and its rows of the table. Each file
-    is there wholly or not at all. `landmarks.csv` and `failures.csv` come at the end of a run and speak of its images
-    alone.
+    `<stem>.mrk.json`, `overlays/<stem>.png` and, where there are lines and angles, `measurements/<stem>.mrk.json` are
+    followed by `records/<stem>.json`, which says that the image is done: its path, bytes and time of change, the digest
+    of weights and settings, and its rows of the table. Each file is there wholly or not at all. `landmarks.csv` and
+    `failures.csv` come at the end of a run and speak of its images alone.
 
     Args:
         folder: output folder.
@@ -100,6 +100,9 @@ class PredictionResults:
 
     def overlay(self, stem: str) -> Path:
         return self.folder / "overlays" / f"{stem}.png"
+
+    def measurements(self, stem: str) -> Path:
+        return self.folder / "measurements" / f"{stem}.mrk.json"
 
     def record(self, stem: str) -> Path:
         return self.folder / "records" / f"{stem}.json"
@@ -139,7 +142,7 @@ class PredictionResults:
 
     def discard(self, stem: str) -> None:
         """Remove what is there of an image."""
-        for path in (self.record(stem), self.markups(stem), self.overlay(stem)):
+        for path in (self.record(stem), self.markups(stem), self.overlay(stem), self.measurements(stem)):
             path.unlink(missing_ok=True)
 
     def is_complete(self, stem: str) -> bool:

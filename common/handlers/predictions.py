@@ -1,20 +1,22 @@
-"""What a prediction leaves behind: one .mrk.json per image, tables of all images, overlay pictures."""
+"""What a prediction leaves behind: one .mrk.json per image, tables of all images, pictures, lines and angles."""
 
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from ignite.engine import Engine, Events
 
 from ..bundle.distributed import from_all, from_first, process_rank, share
+from ..clinical.markups import ClinicalMarkups
 from ..data.atomic_writing import replaced_atomically
 from ..data.datasets import PredictionDataset
 from ..data.landmark_tables import landmark_table
-from ..data.markups_files import write_markups
+from ..data.markups_files import markup_node, write_markup_nodes, write_markups
 from ..data.prediction_results import PlannedImage, PredictionResults
-from ..transforms.landmark_loading import to_file_space
+from ..transforms.landmark_loading import patient_world, to_file_space
 from ..visualize import overlay_picture
 from .settings_digest import file_digest, settings_digest
 
@@ -26,10 +28,11 @@ class SaveLandmarks:
 
     Reads from every item `pred` (1, N, D) in world coordinates, `confidence` (N,), of networks whose patches vote the
     `spread` (N,) of these votes in world units, and the image's meta. Writes to the output folder `<stem>.mrk.json`,
-    which 3D Slicer shows on the image, `overlays/<stem>.png`, and at the end `landmarks.csv` with file pixels and world
-    coordinates (LPS) of all images of the run, `failures.csv` where images have no prediction, and `unlikely.csv`
-    where landmarks are unlikely to be of this anatomy (`common.transforms.Plausibilityd`). Images of one stem from
-    different files get their suffix into the name.
+    which 3D Slicer shows on the image, `overlays/<stem>.png`, of flat images where there are `measurements`
+    `measurements/<stem>.mrk.json` with lines and angles for 3D Slicer, and at the end `landmarks.csv` with file pixels
+    and world coordinates (LPS) of all images of the run, `failures.csv` where images have no prediction, and
+    `unlikely.csv` where landmarks are unlikely to be of this anatomy (`common.transforms.Plausibilityd`). Images of
+    one stem from different files get their suffix into the name.
 
     An image is done when its record is there (`common.data.PredictionResults`), and is not predicted again unless its
     file has changed. The processes of a torchrun divide the rest; the first of them writes the tables.
@@ -41,6 +44,7 @@ class SaveLandmarks:
         weights: file of weights; results of others in the folder are refused.
         settings: objects that results depend on (network, transforms, inferer); results of others are refused too.
         overlays: whether to draw pictures.
+        measurements: what makes lines and angles of landmarks, such as `common.clinical.CobbAngleMarkups`.
         resume: whether finished results are kept.
     """
 
@@ -52,6 +56,7 @@ class SaveLandmarks:
         weights: str | Path | None = None,
         settings: Sequence[Any] = (),
         overlays: bool = True,
+        measurements: ClinicalMarkups | None = None,
         resume: bool = True,
     ) -> None:
         self.output_dir = Path(output_dir)
@@ -60,6 +65,7 @@ class SaveLandmarks:
         self.weights = weights
         self.settings = settings_digest(self.landmarks, settings)
         self.overlays = overlays
+        self.measurements = measurements
         self.resume = resume
         self.plan: list[PlannedImage] = []
         self.pending: dict[str, PlannedImage] = {}
@@ -100,6 +106,10 @@ class SaveLandmarks:
         spread = torch.as_tensor(output["spread"]).tolist() if "spread" in output else None
         pixels, world = to_file_space(pred, image.meta)
         write_markups(self.results.markups(planned.stem), world, self.landmarks, confidence)
+        if self.measurements is not None:
+            nodes = measurement_nodes(self.measurements, pixels, self.landmarks, image.meta)
+            if nodes:
+                write_markup_nodes(self.results.measurements(planned.stem), nodes)
         if self.overlays:
             title = f"{Path(planned.path).name}  lowest confidence {min(confidence):.2f}"
             picture = overlay_picture(image, pred, None, self.landmarks, title)
@@ -123,3 +133,31 @@ class SaveLandmarks:
         told += [f"{unlikely} unlikely to show this anatomy (reasons in {self.results.unlikely})"] if unlikely else []
         told += [f"landmarks in {self.results.table}"] if count else []
         print(f"{len(self.plan)} images: {', '.join(told)}")
+
+
+def measurement_nodes(
+    measurements: ClinicalMarkups, pixels: torch.Tensor, landmarks: Sequence[str], image_meta: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Lines and angles of a flat image as nodes of a `.mrk.json`, on the plane where 3D Slicer shows it.
+
+    Args:
+        measurements: what makes them.
+        pixels: landmarks (N, 2), file pixels.
+        landmarks: N names.
+        image_meta: meta of the image, with the file's `original_affine`, `plane_affine` and `spatial_shape`.
+    """
+    if pixels.shape[-1] != 2:
+        return []
+    affine = torch.as_tensor(np.asarray(image_meta["original_affine"], dtype=np.float64)).reshape(4, 4)
+    size = [int(n) for n in np.asarray(image_meta["spatial_shape"]).ravel()]
+    mm = float(image_meta.get("mm_per_world", np.nan))
+    nodes = []
+    for markup in measurements(pixels, landmarks, size, affine[:3, :2].norm(dim=0), mm):
+        world = patient_world(markup.points, image_meta).numpy()
+        told = [
+            {"name": name, "value": value, "units": unit, "description": meaning}
+            for name, value, unit, meaning in markup.values
+        ]
+        display = {"propertiesLabelVisibility": markup.kind == "Angle", "pointLabelsVisibility": False}
+        nodes.append(markup_node(markup.kind, world, markup.labels, None, markup.name, told, display))
+    return nodes

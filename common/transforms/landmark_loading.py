@@ -167,10 +167,16 @@ def to_file_space(points_world: torch.Tensor, image_meta: Mapping[str, Any]) -> 
     """
     points = torch.as_tensor(points_world, dtype=torch.float64).as_subclass(torch.Tensor).detach().cpu()
     pixels = world_to_voxel(points, _affine(image_meta, "original_affine"))
-    if points.shape[-1] == 3:
-        return pixels, points
+    return pixels, points if points.shape[-1] == 3 else patient_world(pixels, image_meta)
+
+
+def patient_world(pixels: torch.Tensor, image_meta: Mapping[str, Any]) -> torch.Tensor:
+    """Zero-based file pixels (..., N, D) to world RAS (..., N, 3) where 3D Slicer shows the image, float64."""
+    pixels = torch.as_tensor(pixels, dtype=torch.float64)
+    if pixels.shape[-1] == 3:
+        return voxel_to_world(pixels, _affine(image_meta, "original_affine"))
     third = torch.where(is_present(pixels), torch.zeros(pixels.shape[:-1], dtype=pixels.dtype), pixels[..., 0])
-    return pixels, voxel_to_world(torch.cat([pixels, third.unsqueeze(-1)], -1), _affine(image_meta, "plane_affine"))
+    return voxel_to_world(torch.cat([pixels, third.unsqueeze(-1)], -1), _affine(image_meta, "plane_affine"))
 
 
 def _affine(meta: Mapping[str, Any], key: str) -> torch.Tensor:

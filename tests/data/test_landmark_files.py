@@ -74,6 +74,18 @@ def test_control_points_of_all_markups_and_types_are_read(tmp_path):
     assert read.names == ("a", "b") and read.points.tolist() == [[-1, -2, 3], [1, 2, 3]]
 
 
+def test_lines_and_angles_beside_a_list_of_points_are_no_landmarks(tmp_path):
+    path = markups(tmp_path / "a.mrk.json", [("a", at(1, 2, 3)), ("b", at(4, 5, 6))])
+    content = json.loads(path.read_text())
+    angle = {"type": "Angle", "controlPoints": [{"label": label, **at(0, 0, 0)} for label in "abc"]}
+    content["markups"].insert(0, angle)
+    path.write_text(json.dumps(content))
+    assert read_landmarks(path).names == ("a", "b")
+    content["markups"][1]["controlPoints"] = []
+    path.write_text(json.dumps(content))
+    assert read_landmarks(path).names == ("a", "b", "c")
+
+
 FCSV4 = "# Markups fiducial file version = 4.10\n# CoordinateSystem = {}\n"
 COLUMNS = "# columns = id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID\n"
 
