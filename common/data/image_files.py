@@ -36,7 +36,7 @@ from .image_soundness import (
     tiff_white,
     warn_of_picture_tags,
 )
-from .volume_headers import NO_GEOMETRY, check_geometry, warn_of_nifti_places
+from .volume_headers import NO_GEOMETRY, check_geometry, check_nifti_places
 
 logger = logging.getLogger(__name__)
 
@@ -219,7 +219,7 @@ def _read_file(path: Path) -> _FileImage:
         stated = image.mm_source == "header"
         warn_of_picture_tags(path, 25.4 / np.abs(np.diag(image.affine)[:2]) if stated else None)
     if kind == "Nifti":
-        warn_of_nifti_places(path, image.affine, image.array.shape)
+        check_nifti_places(path, image.affine, image.array.shape)
     return image
 
 

@@ -45,13 +45,12 @@ def list_images(path: str | os.PathLike, lists: Sequence[str] | str | None = Non
     files = sorted(file for file in path.iterdir() if _is_image(file))
     if not files:
         raise InputError(f"{path}: holds no image files; give a file, a folder with images or a {DATALIST}.")
-    volumes = _volume_slices(files)
-    if any(len(slices) > 1 for slices in volumes.values()):
-        if len(volumes) > 1 or len(files) > len(next(iter(volumes.values()))):
-            largest = max(volumes.values(), key=len)
-            other = next(file for file in files if file not in largest)
+    volumes, damaged = _volume_slices(files)
+    largest = max(volumes.values(), key=len, default=[])
+    if len(largest) > 1:
+        if others := [file for file in files if file not in largest and file not in damaged]:
             raise InputError(
-                f"{path}: holds the slices of a DICOM volume beside other images such as {other.name}; give each "
+                f"{path}: holds the slices of a DICOM volume beside other images such as {others[0].name}; give each "
                 "volume its own folder."
             )
         return [{"image": str(path)}]
@@ -65,14 +64,16 @@ def _is_image(file: Path) -> bool:
     return file.name.lower().endswith(IMAGE_ENDINGS) or is_dicom(file)
 
 
-def _volume_slices(files: Sequence[Path]) -> dict[str, list[Path]]:
-    """DICOM files with a position in the patient, by their series."""
+def _volume_slices(files: Sequence[Path]) -> tuple[dict[str, list[Path]], list[Path]]:
+    """DICOM files with a position in the patient, by their series; and those whose header cannot be read."""
     series: dict[str, list[Path]] = {}
+    damaged = []
     for file in filter(is_dicom, files):
         try:
             header = dicom_header(file)
         except RuntimeError:  # told when it is read
+            damaged.append(file)
             continue
         if dicom_tag(header, IMAGE_POSITION) is not None:
             series.setdefault(dicom_tag(header, SERIES_UID) or file.name, []).append(file)
-    return series
+    return series, damaged

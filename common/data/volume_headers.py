@@ -98,12 +98,15 @@ def _check_nifti(path: Path) -> None:
         raise InputError(f"{path}: {NO_GEOMETRY}.")
 
 
-def warn_of_nifti_places(path: Path, affine: np.ndarray, shape: tuple[int, ...]) -> None:
-    """Say where the two places that a NIfTI may state, sform and qform, differ by over a tenth of a voxel.
+def check_nifti_places(path: Path, affine: np.ndarray, shape: tuple[int, ...]) -> None:
+    """See that a NIfTI lies where its header says, and tell of two places, sform and qform, that differ.
 
     Args:
         affine: (4, 4) from voxel to world RAS as ITK reads it, in mm.
         shape: (3,) voxels.
+
+    Raises:
+        InputError: if it lies neither by its sform nor by its qform, to a tenth of a voxel.
     """
     header = nibabel.load(path).header
     unit = {"meter": 1e3, "micron": 1e-3}.get(header.get_xyzt_units()[0], 1.0)
@@ -113,11 +116,18 @@ def warn_of_nifti_places(path: Path, affine: np.ndarray, shape: tuple[int, ...])
         if stated is not None:
             scaled = np.diag([unit, unit, unit, 1.0]) @ stated
             apart[name] = np.linalg.norm((corners @ (scaled - affine).T)[:, :3], axis=1).max()
-    if apart and max(apart.values()) > 0.1 * np.linalg.norm(affine[:3, :3], axis=0).min():
-        told = " and ".join(f"its {name} up to {distance:.3g} mm" for name, distance in apart.items())
+    tolerance = 0.1 * np.linalg.norm(affine[:3, :3], axis=0).min()
+    other = {name: distance for name, distance in apart.items() if distance > tolerance}
+    if other and len(other) == len(apart):
+        raise InputError(
+            f"{path}: its {' and '.join(other)} {'do' if len(other) > 1 else 'does'} not fit the voxel sizes beside; "
+            "correct the header, or resample it to a straight grid."
+        )
+    for name, distance in other.items():
         logger.warning(
-            "%s: does not lie where all of its header says (%s off); it is taken where ITK and 3D Slicer show it, so "
-            "check landmarks of other software.",
+            "%s: its %s would place it up to %.3g mm off where ITK and 3D Slicer show it and where it is taken; check "
+            "where landmarks of other software lie.",
             path,
-            told,
+            name,
+            distance,
         )
