@@ -309,9 +309,9 @@ refused("zeros.png", "is a pipe or a device")(lambda path: path.symlink_to("/dev
 refused(os.fsdecode(b"\xff\xfe.png"), "no UTF-8 text")(lambda path: png(path, ROWS))
 right("linked.png")(lambda path: (png(path.with_name(".hidden"), ROWS), path.symlink_to(".hidden")))
 
+PICTURES = ("grey.png", "grey.jpg", "grey.bmp", "grey.tif", "packed.tif", "flat.mha", "flat_ras.nii")
 for share in (0.97, 0.6, 0.2, 0.01):
-    for whole in ("grey.png", "grey.jpg", "grey.bmp", "grey.tif", "packed.tif", "grey.dcm", "run_lengths.dcm", "jpeg.dcm",
-                  "deflated.dcm", "flat.mha", "flat_ras.nii"):  # fmt: skip
+    for whole in (*PICTURES, "grey.dcm", "run_lengths.dcm", "jpeg.dcm", "deflated.dcm"):
         name = f"cut_{share}_{whole}"
 
         def make(path, whole=whole, share=share):
