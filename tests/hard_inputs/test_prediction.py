@@ -30,8 +30,11 @@ def shown(path):
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
-def expected(entry, dims, predict, folder):
-    """Landmarks of an entry by a plain file of the same pixels: in its pixels (N, dims), and in world RAS (N, 3)."""
+def expected(entry, affine, dims, predict, folder):
+    """Landmarks of an entry by a plain file of the same pixels: in its pixels (N, dims), and in world RAS (N, 3).
+
+    `affine` is the entry's to all digits: grids of networks jump by a part of a voxel with the seventh digit.
+    """
     grey = entry.turn(entry.grey)
     if dims == 2:
         mha(folder / "twin.mha", grey.astype("<f4"))
@@ -41,14 +44,14 @@ def expected(entry, dims, predict, folder):
             around = corners(points, np.array(grey.shape) - 1)
             file = sum(weight[:, None] * back[tuple(corner.T)] for weight, corner in around)
         return file, np.c_[file, np.zeros(len(file)), np.ones(len(file))] @ entry.affine[:3].T
-    matrix = np.diag([-1, -1, 1]) @ entry.affine[:3, :3]
+    matrix = np.diag([-1, -1, 1]) @ affine[:3, :3]
     spacing = np.linalg.norm(matrix, axis=0)
     directions = " ".join(f"{number:.15g}" for number in (matrix / spacing).T.ravel())
-    place = " ".join(f"{number:.15g}" for number in entry.affine[:3, 3] * [-1, -1, 1])
+    place = " ".join(f"{number:.15g}" for number in affine[:3, 3] * [-1, -1, 1])
     header = f"TransformMatrix = {directions}\nOffset = {place}\nElementSpacing = {' '.join(map(str, spacing))}\n"
     mha(folder / "twin.mha", grey.astype("<f4"), header)
     world = predict(folder / "twin.mha").rows[str(folder / "twin.mha")].world
-    return (world - entry.affine[:3, 3]) @ np.linalg.inv(entry.affine[:3, :3]).T, world
+    return (world - affine[:3, 3]) @ np.linalg.inv(affine[:3, :3]).T, world
 
 
 def corners(points, last):
@@ -78,7 +81,7 @@ def test_a_hard_file_is_predicted_rightly_or_refused_in_one_sentence(dims, name,
     array, meta = read_image(path)
     assert np.allclose(meta.get("plane_affine", meta["original_affine"]), entry.affine, atol=1e-4)
     assert np.allclose(array, entry.turn(entry.grey), atol=entry.tolerance, rtol=1e-6)
-    pixels, world = expected(entry, dims, predict, tmp_path)
+    pixels, world = expected(entry, meta["original_affine"], dims, predict, tmp_path)
     assert np.allclose(told.rows[str(path)].pixels, pixels, atol=0.01 if entry.tolerance < 1 else 0.2)
     assert np.allclose(told.rows[str(path)].world, world, atol=0.05)
     warnings = [line for line in told.log if not line.startswith("skipped")]
@@ -116,21 +119,24 @@ def test_one_folder_of_all_hard_files_loses_no_result_and_names_each_bad_one(dim
 
 
 def test_the_command_on_a_folder_of_hard_films_has_no_traceback_and_a_status(predictor, tmp_path):
-    """In a process of its own, where a hang would be seen, and what the interpreter prints."""
-    folder, predict = tmp_path / "all", predictor(BUNDLE[2])
+    """In a process of its own, where a hang would be seen, and what the interpreter prints; some files of each kind."""
+    folder, predict = tmp_path / "some", predictor(BUNDLE[2])
     folder.mkdir()
-    for name, entry in FILMS.items():
-        entry.make(folder / name)
+    names = [*list(FILMS)[::12], *(name for name in FILMS if len(name) > 200 or not name.isascii()), "pipe.png"]
+    for name in names:
+        FILMS[name].make(folder / name)
     settings = {**predict.settings, "dataset_dir": folder, "output_dir": tmp_path / "out", "prediction_lists": None}
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(predict.config)]
     command += [text for key, value in settings.items() for text in (f"--{key}", str(value))]
     done = subprocess.run(command, cwd=predict.config.parents[3], capture_output=True, timeout=300)
     text = done.stderr.decode(errors="replace")
-    assert done.returncode == 1 and "Traceback" not in text
-    wrong = [name for name, entry in FILMS.items() if entry.sentence is not None]
+    assert done.returncode == 1 and "Traceback" not in text and "Logging error" not in text
+    wrong = [name for name in names if FILMS[name].sentence is not None]
     last = text.strip().splitlines()[-1]
-    assert last.startswith(f"error: {len(wrong)} of {len(FILMS)} images could not be read"), last
-    assert len(list((tmp_path / "out").glob("*.mrk.json"))) == len(FILMS) - len(wrong)
+    assert last.startswith(f"error: {len(wrong)} of {len(names)} images could not be read"), last
+    good = len(names) - len(wrong)
+    assert len(list((tmp_path / "out").glob("*.mrk.json"))) == good >= 5 <= len(wrong)
+    assert len(list((tmp_path / "out").glob("overlays/*.png"))) == good
 
 
 def test_the_corpus_is_large():
