@@ -65,8 +65,8 @@ class Predictor:
             items = list_images(path)
         except InputError as error:  # ends the command before anything is done
             return SimpleNamespace(rows={}, failures={printable(path): str(error)}, log=[])
-        self.dataset.data = self.dataset.dataset.data = items
-        self.saver.overlays = overlays
+        self.dataset.data = items
+        self.saver.overlays, self.saver.resume = overlays, False
         self.evaluator.state.epoch_length = None  # else that of the run before
         logger, told = logging.getLogger("common"), []
         handler = logging.Handler()
@@ -81,7 +81,11 @@ class Predictor:
                 self.dataset.require_complete()
         else:
             self.dataset.require_complete()
-        return SimpleNamespace(rows=rows_of(out, self.dims, overlays), failures=dict(self.dataset.failures), log=told)
+        return SimpleNamespace(
+            rows=rows_of(out, self.dims, overlays),
+            failures={printable(path): why for path, why in self.dataset.failures.items()},
+            log=told,
+        )
 
 
 def rows_of(folder, dims, overlays=False):

@@ -98,7 +98,7 @@ def test_what_the_network_sees_lies_in_the_world_where_the_file_has_it(matrix, p
     turn = " ".join(map(str, matrix.T.ravel()))
     spacing, offset = (" ".join(map(str, numbers)) for numbers in (SPACING, OFFSET))
     mha(tmp_path / "a.mha", values, f"TransformMatrix = {turn}\nOffset = {offset}\nElementSpacing = {spacing}\n")
-    image = predict.dataset.dataset.transform({"image": str(tmp_path / "a.mha")})["image"]
+    image = predict.dataset.transform({"image": str(tmp_path / "a.mha")})["image"]
     seen = image[0].numpy() * 2000 - 1000  # the intensity window
     grid = image.affine.numpy()
     found = np.moveaxis(np.indices(seen.shape), 0, -1) @ grid[:3, :3].T + grid[:3, 3]
