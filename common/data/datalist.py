@@ -160,7 +160,7 @@ def _read(dataset_dir: str | os.PathLike) -> tuple[Path, dict[str, Any]]:
         raise InputError(f"{path.parent}: holds no {DATALIST}; write one, or import the data set.")
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: is no well-formed JSON ({str(error).splitlines()[0]}); correct it.") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds no named lists; write it as an object such as {{'training': [...]}}.")

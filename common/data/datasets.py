@@ -14,6 +14,7 @@ from monai.transforms import Compose
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ..errors import InputError
+from .image_soundness import printable
 from .prediction_results import image_path
 
 logger = logging.getLogger(__name__)
@@ -164,8 +165,10 @@ class PredictionDataset(IterableDataset):
         """Remember that an image has no prediction, and report why, in one line."""
         reason = input_error_in(error)
         if reason is None:
-            cause = error.__cause__ or error
-            reason = f"{path}: {type(cause).__name__}: {cause}"
+            cause = error
+            while cause.__cause__ is not None:
+                cause = cause.__cause__
+            reason = f"{path}: has no prediction ({type(cause).__name__}: {cause}); check the image."
         self.failures[path] = " ".join(str(reason).split())
         traceback = error if os.environ.get("LANDMARKS_TRACEBACK") else None
         logger.error("skipped: %s", self.failures[path], exc_info=traceback)
@@ -177,7 +180,7 @@ class PredictionDataset(IterableDataset):
             InputError: if items were left out, so that the command's status is not zero.
         """
         if self.failures:
-            listed = ", ".join([*list(self.failures)[:5], *(["..."] if len(self.failures) > 5 else [])])
+            listed = ", ".join([*map(printable, list(self.failures)[:5]), *(["..."] if len(self.failures) > 5 else [])])
             raise InputError(
                 f"{len(self.failures)} of {len(self.data)} images have no prediction ({listed}); failures.csv beside "
                 "the results says why for each, the others are done."

@@ -1,5 +1,9 @@
 """What DICOM says beside the pixels: the millimetres of a radiograph, and the slices of a volume."""
 
+import mmap
+import os
+import re
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +16,14 @@ PHOTOMETRIC_INTERPRETATION = "0028|0004"
 NUMBER_OF_FRAMES = "0028|0008"
 SERIES_UID = "0020|000e"
 IMAGE_POSITION = "0020|0032"
+IMAGE_ORIENTATION = "0020|0037"
+SAMPLES, ROWS, COLUMNS = "0028|0002", "0028|0010", "0028|0011"
+BITS_ALLOCATED, BITS_STORED, HIGH_BIT = "0028|0100", "0028|0101", "0028|0102"
+# Pixel data: the tag, the kind of value where it is explicit, the number of bytes.
+PIXEL_DATA = re.compile(
+    rb"\xe0\x7f\x10\x00(?:O[BW]\0\0)?(?P<little>[\s\S]{4})|\x7f\xe0\x00\x10O[BW]\0\0(?P<big>[\s\S]{4})"
+)
+FRAGMENT, END_OF_FRAGMENTS, UNDEFINED = 0xE000FFFE, 0xE0DDFFFE, 0xFFFFFFFF
 # In the order in which they count: PixelSpacing is the calibrated one where both are given (PS3.3, 10.7.1.3).
 PIXEL_SPACINGS = {
     "PixelSpacing": "0028|0030",
@@ -22,11 +34,19 @@ PIXEL_SPACINGS = {
 
 def is_dicom(path: Path) -> bool:
     """Whether a file starts as DICOM files do, whatever its name."""
+    if not os.path.isfile(path):  # reading from a pipe would wait for ever
+        return False
     try:
         with open(path, "rb") as file:
             return file.read(132)[128:] == b"DICM"
     except OSError:
         return False
+
+
+def is_slice(path: Path) -> bool:
+    """Whether a file of a folder is meant to be an image in DICOM, by its start or its ending."""
+    named = path.suffix.lower() in (".dcm", ".dicom") and not path.name.startswith(".")
+    return path.name != "DICOMDIR" and (named or is_dicom(path))
 
 
 def dicom_tag(header, key: str) -> str | None:
@@ -41,6 +61,72 @@ def dicom_header(path: Path):
     header = itk.GDCMImageIO.New(FileName=str(path))
     header.ReadImageInformation()
     return header
+
+
+def pixel_data_size(path: Path) -> int | None:
+    """Bytes of the uncompressed pixels in a DICOM file, None where they are compressed.
+
+    GDCM takes gigabytes for a compressed image of which the end is missing, so that this is asked first.
+
+    Raises:
+        OSError: if the file ends within compressed pixels.
+    """
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        found = None
+        for match in PIXEL_DATA.finditer(content):
+            size = struct.unpack("<I", match["little"])[0] if match["little"] else struct.unpack(">I", match["big"])[0]
+            if size == UNDEFINED:
+                _check_fragments(content, match.end(), path)
+                return None
+            if match.end() + size <= len(content):  # else no pixel data, or truncated, of which GDCM tells
+                found = max(found or 0, size)
+        return found
+
+
+def _check_fragments(content: mmap.mmap, place: int, path: Path) -> None:
+    tag = None
+    while tag != END_OF_FRAGMENTS:
+        if place + 8 > len(content):
+            raise OSError(f"{path} ends within its pixels")
+        tag, size = struct.unpack("<II", content[place : place + 8])
+        if tag not in (FRAGMENT, END_OF_FRAGMENTS):
+            raise OSError(f"{path} has pixels in damaged fragments")
+        place += 8 + size
+
+
+def check_dicom(header, path: Path) -> None:
+    """Refuse a header by which ITK would give other pixels or another place without a word.
+
+    Raises:
+        InputError: if there are fewer pixels than the header says, their bits are not the lowest ones, or the
+            orientation is no pair of perpendicular directions.
+    """
+    rows, columns, allocated, stored, high = (
+        int(dicom_tag(header, key) or 0) for key in (ROWS, COLUMNS, BITS_ALLOCATED, BITS_STORED, HIGH_BIT)
+    )
+    samples = int(dicom_tag(header, SAMPLES) or 1)
+    size = pixel_data_size(path)
+    colours = 2 if (dicom_tag(header, PHOTOMETRIC_INTERPRETATION) or "").endswith("_422") else samples
+    needed = (rows * columns * colours * allocated + 7) // 8
+    if size is not None and size < needed:
+        raise InputError(
+            f"{path}: holds {size} bytes of pixels where its header states {columns} x {rows} pixels of {needed} "
+            "bytes; export it again."
+        )
+    if stored and high and high != stored - 1:
+        raise InputError(f"{path}: its {stored} bits per pixel end at bit {high}, not {stored - 1}; export it again.")
+    text = dicom_tag(header, IMAGE_ORIENTATION)
+    if text:
+        read = [*header.GetDirection(0), *header.GetDirection(1)]
+        try:
+            agrees = np.allclose([float(number) for number in text.split("\\")], read, atol=1e-3)
+        except ValueError:
+            agrees = False
+        if not agrees:
+            raise InputError(
+                f"{path}: its ImageOrientationPatient is '{text}', not two perpendicular directions; correct the DICOM "
+                "header."
+            )
 
 
 def dicom_millimetres(header, path: Path) -> tuple[float, str]:
@@ -78,8 +164,11 @@ def series_files(folder: Path) -> list[Path]:
     """Files of the one DICOM series in a folder, in the order of their slices.
 
     Raises:
-        InputError: if there is no series or more than one.
+        InputError: if there is no series or more than one, or files that look like slices are not among them.
     """
+    for entry in os.scandir(folder):
+        if not entry.is_file() and not entry.is_dir():  # reading from a pipe would wait for ever
+            raise InputError(f"{entry.path}: is a link to nothing, a pipe or a device; take it out of the folder.")
     names = itk.GDCMSeriesFileNames.New()
     names.SetUseSeriesDetails(True)
     names.AddSeriesRestriction("0008|0021")
@@ -88,7 +177,11 @@ def series_files(folder: Path) -> list[Path]:
     if len(series) != 1:
         found = f"holds {len(series)} DICOM series" if series else "is a folder without DICOM files"
         raise InputError(f"{folder}: {found}; give an image file or a folder with the slices of one series.")
-    return [Path(name) for name in names.GetFileNames(series[0])]
+    files = [Path(name) for name in names.GetFileNames(series[0])]
+    left_out = {path for path in folder.iterdir() if path.is_file() and is_slice(path)} - set(files)
+    if left_out:
+        raise InputError(f"{min(left_out)}: is a damaged slice of the series beside it; copy or export it again.")
+    return files
 
 
 def check_slices(files: Sequence[Path], folder: Path) -> None:
@@ -98,13 +191,29 @@ def check_slices(files: Sequence[Path], folder: Path) -> None:
     tilted gantry would move landmarks.
 
     Raises:
-        InputError: if a slice has no position, lies off its place by over 2 % of the slice distance, or half
-            a pixel aside of the normal.
+        InputError: if a slice cannot be read, has no position, is of another grid than the first, lies off its place by
+            over 2 % of the slice distance, or half a pixel aside of the normal.
     """
-    headers = [dicom_header(file) for file in files]
+    headers = []
+    for file in files:
+        try:
+            headers.append(dicom_header(file))
+            check_dicom(headers[-1], file)
+        except (RuntimeError, OSError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{file}: is a slice that cannot be read; copy or export the series again.") from error
     lacking = [file.name for file, header in zip(files, headers) if dicom_tag(header, IMAGE_POSITION) is None]
     if lacking:
         raise InputError(f"{folder}: slice {lacking[0]} states no position; export the series with positions.")
+    grids = np.array([[f(a) for f in (h.GetDimensions, h.GetSpacing) for a in (0, 1)] for h in headers])
+    axes = np.array([[*h.GetDirection(0), *h.GetDirection(1)] for h in headers])
+    grids = np.hstack([grids, axes])
+    if len(other := np.flatnonzero(np.abs(grids - grids[0]).max(1) > 1e-3)):
+        raise InputError(
+            f"{folder}: slice {files[other[0]].name} has another size, spacing or direction than {files[0].name}; give "
+            "the slices of one volume."
+        )
     positions = np.array([[header.GetOrigin(axis) for axis in range(3)] for header in headers])
     normal = np.array(headers[0].GetDirection(2))
     pixel = min(headers[0].GetSpacing(0), headers[0].GetSpacing(1))

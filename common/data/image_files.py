@@ -2,7 +2,6 @@
 
 import logging
 import os
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,28 +16,40 @@ from PIL import Image
 from ..errors import InputError
 from .dicom_files import (
     PHOTOMETRIC_INTERPRETATION,
+    check_dicom,
     check_slices,
     dicom_header,
     dicom_millimetres,
     dicom_tag,
+    is_dicom,
+    pixel_data_size,
     series_files,
 )
-from .image_soundness import check_complete, check_frames, states_spacing, warn_of_picture_tags
+from .image_damage import NOT_FINITE, check_complete
+from .image_soundness import (
+    TOO_LARGE,
+    check_frames,
+    check_memory,
+    check_voxel_sizes,
+    file_start,
+    states_spacing,
+    tiff_white,
+    warn_of_picture_tags,
+)
+from .volume_headers import NO_GEOMETRY, check_geometry, check_nifti_places
 
 logger = logging.getLogger(__name__)
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
-UNREADABLE = (
-    RuntimeError,
-    OSError,
-    EOFError,
-    zlib.error,
-    nibabel.filebasedimages.ImageFileError,
-    nibabel.spatialimages.HeaderDataError,
-)
+FARTHEST = 1e6  # mm from the world's origin
+LPS = np.array([[0, -1], [1, -1]])  # axes of a flat image as nibabel writes them
 UNSOUND = (
     "cannot be read as an image, it may be truncated or of another format than its ending says; copy or export it again"
+)
+NOT_STRAIGHT = (
+    "its axes are not at right angles, or its sform does not fit the voxel sizes beside it; resample it to a straight "
+    "grid"
 )
 
 
@@ -106,15 +117,15 @@ def read_image(path: str | os.PathLike, spatial_dims: int | None = None) -> tupl
             or a vector field, has non-finite values or a degenerate geometry, or is not of `spatial_dims`.
     """
     path = Path(path)
-    image = _read_series(path) if path.is_dir() else _read_file(path)
+    image = _read_series(path) if os.path.isdir(path) else _read_file(path)
     array, affine = image.array, image.affine
     if array.size == 0:
         raise InputError(f"{path}: is an image of size zero; replace the file.")
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine)) < 1e-12:
-        raise InputError(f"{path}: its header gives no usable spacing and direction; correct the header.")
+    if not (np.abs(affine) < FARTHEST).all() or abs(np.linalg.det(affine)) < 1e-12:
+        raise InputError(f"{path}: {NO_GEOMETRY}.")
     low, high = float(array.min()), float(array.max())
     if not np.isfinite([low, high]).all():
-        raise InputError(f"{path}: holds values that are not finite; replace them in the file.")
+        raise InputError(f"{path}: {NOT_FINITE}.")
     if low == high:
         logger.warning("%s: all its pixels have the value %g; no landmark can be found in it.", path, low)
     is_flat = array.shape[2] == 1
@@ -134,9 +145,13 @@ def read_image(path: str | os.PathLike, spatial_dims: int | None = None) -> tupl
         array = array[..., 0]
         meta["plane_affine"] = affine
         affine = _in_plane(affine)
-    meta[MetaKeys.AFFINE] = affine
-    meta[MetaKeys.ORIGINAL_AFFINE] = affine.copy()
+    elif image.mm_per_world > 0:
+        check_voxel_sizes(path, np.linalg.norm(affine[:3, :3], axis=0) * image.mm_per_world, array.shape)
+    meta[MetaKeys.ORIGINAL_AFFINE] = affine
     meta[MetaKeys.SPATIAL_SHAPE] = np.asarray(array.shape)
+    if is_flat:
+        array, affine = _upright(array, affine)
+    meta[MetaKeys.AFFINE] = affine.copy()
     return np.ascontiguousarray(array, dtype=np.float32), meta
 
 
@@ -152,49 +167,74 @@ def _in_plane(plane: np.ndarray) -> np.ndarray:
     return affine
 
 
+def _upright(array: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A flat image (W, H) and its affine (4, 4), flipped and transposed so that it has the axes of PNG files, left and
+    posterior, as 3D Slicer shows it."""
+    axes = nibabel.io_orientation(affine[np.ix_([0, 1, 3], [0, 1, 3])])
+    turn = nibabel.orientations.ornt_transform(axes, LPS)
+    back = np.eye(4)
+    back[np.ix_([0, 1, 3], [0, 1, 3])] = nibabel.orientations.inv_ornt_aff(turn, array.shape)
+    return nibabel.apply_orientation(array, turn), affine @ back
+
+
 def _read_file(path: Path) -> _FileImage:
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such file; check the path.")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path}: is an empty file; copy it again.")
-    with open(path, "rb") as file:
-        start = file.read(16384)
+    start = file_start(path)
     try:
         if start.startswith(b"BM"):
             return _read_bitmap(path)
+        if is_dicom(path):
+            pixel_data_size(path)
         header = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
         if header is None:
             raise RuntimeError("no ITK reader takes it")
         header.SetFileName(str(path))
-        header.ReadImageInformation()
         kind = header.GetNameOfClass().removesuffix("ImageIO")
+        check_geometry(path, kind, start)
+        header.ReadImageInformation()
         check_frames(path, header, kind)
-        check_complete(path, kind)
+        if kind == "GDCM":
+            check_dicom(header, path)
+        sizes = [header.GetDimensions(axis) for axis in range(header.GetNumberOfDimensions())]
+        check_memory(path, sizes, header.GetNumberOfComponents())
+        check_complete(path, kind, header.GetImageSizeInBytes())
+        white = tiff_white(path) if kind == "TIFF" else None
         pixel = itk.Image if header.GetNumberOfComponents() == 1 else itk.VectorImage
         reader = itk.ImageFileReader[pixel[itk.F, 3]].New(FileName=str(path), ImageIO=header)
         reader.Update()
-    except UNREADABLE as error:
-        logger.debug("%s", error)
-        sheared = "orthonormal" in str(error)
-        reason = "its axes are not at right angles; resample it to a straight grid" if sheared else UNSOUND
-        raise InputError(f"{path}: {reason}.") from error
+        image = _from_itk(reader.GetOutput())
+    except InputError:
+        raise
+    except Exception as error:  # whatever the readers of many formats make of a damaged file
+        raise InputError(f"{path}: {_reason(error)}.") from error
 
-    image = _from_itk(reader.GetOutput())
     if kind == "GDCM":
         image.mm_per_world, image.mm_source = dicom_millimetres(header, path)
         # ITK has turned it already.
         image.monochrome1 = dicom_tag(header, PHOTOMETRIC_INTERPRETATION) == "MONOCHROME1"
     elif not states_spacing(kind, start, image.affine):
         image.mm_per_world, image.mm_source = float("nan"), "none"
+    if white is not None:
+        image.array, image.monochrome1 = white - image.array, True
     if kind in ("JPEG", "TIFF", "PNG"):
         stated = image.mm_source == "header"
         warn_of_picture_tags(path, 25.4 / np.abs(np.diag(image.affine)[:2]) if stated else None)
+    if kind == "Nifti":
+        check_nifti_places(path, image.affine, image.array.shape)
     return image
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong with a file that a reader gave up, and what to do."""
+    logger.debug("%s", error)
+    if isinstance(error, (MemoryError, Image.DecompressionBombError)) or "allocate memory" in str(error):
+        return f"its header states {TOO_LARGE}"
+    return NOT_STRAIGHT if "orthonormal" in str(error) else UNSOUND
 
 
 def _read_bitmap(path: Path) -> _FileImage:
     """BMP by Pillow, in ITK's geometry: ITK takes a truncated one as whole, and none of 1 bit per pixel."""
     with Image.open(path) as picture:
+        check_memory(path, picture.size)
         values = np.asarray(picture.convert("L" if picture.mode in ("1", "L") else "RGB"), dtype=np.float32)
     grey = values if values.ndim == 2 else _luminance(values)
     return _FileImage(grey.T[..., None], LPS_TO_RAS.copy(), float("nan"), "none")
@@ -206,11 +246,15 @@ def _read_series(folder: Path) -> _FileImage:
         return _read_file(files[0])
     try:
         check_slices(files, folder)
+        size = dicom_header(files[0])
+        check_memory(folder, [size.GetDimensions(0), size.GetDimensions(1), len(files)])
         reader = itk.ImageSeriesReader[itk.Image[itk.F, 3]].New(
             FileNames=[str(file) for file in files], ImageIO=itk.GDCMImageIO.New()
         )
         reader.Update()
-    except RuntimeError as error:
+    except InputError:
+        raise
+    except Exception as error:
         raise InputError(f"{folder}: its DICOM series cannot be read; copy or export it again.") from error
     image = _from_itk(reader.GetOutput())
     header = dicom_header(files[0])

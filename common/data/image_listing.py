@@ -21,7 +21,8 @@ def list_images(path: str | os.PathLike, lists: Sequence[str] | str | None = Non
     Args:
         path: an image file; a folder, of which the images are taken in the order of their names, DICOM files
             also without ending, hidden files and subfolders not, and the slices of one DICOM volume as one
-            image; or a `datalist.json` or a folder that holds one.
+            image (what has the ending of an image and is no file is listed too, so that somebody is told of it);
+            or a `datalist.json` or a folder that holds one.
         lists: names of the datalist's lists, all where None.
 
     Returns:
@@ -32,42 +33,47 @@ def list_images(path: str | os.PathLike, lists: Sequence[str] | str | None = Non
             images.
     """
     path = Path(path).expanduser().absolute()
-    if not path.exists():
+    if not os.path.lexists(path):
         raise InputError(f"{path}: there is no such file or folder; check the path.")
-    if path.suffix.lower() == ".json" or (path / DATALIST).is_file():
+    if path.suffix.lower() == ".json" or os.path.isfile(path / DATALIST):
         # without landmarks: nobody needs them here, and those without a place do not collate
         return [{key: item[key] for key in ("image", "spacing") if key in item} for item in all_items(path, lists)]
     if lists is not None:
         raise InputError(f"{path}: holds no {DATALIST}, so there is no list '{lists}'; leave the list out.")
-    if path.is_file():
+    if not os.path.isdir(path):
         return [{"image": str(path)}]
-    files = sorted(file for file in path.iterdir() if file.is_file() and _is_image(file))
+    files = sorted(file for file in path.iterdir() if _is_image(file))
     if not files:
         raise InputError(f"{path}: holds no image files; give a file, a folder with images or a {DATALIST}.")
-    volumes = _volume_slices(files)
-    if any(len(slices) > 1 for slices in volumes.values()):
-        if len(volumes) > 1 or len(files) > len(next(iter(volumes.values()))):
+    volumes, damaged = _volume_slices(files)
+    largest = max(volumes.values(), key=len, default=[])
+    if len(largest) > 1:
+        if others := [file for file in files if file not in largest and file not in damaged]:
             raise InputError(
-                f"{path}: holds the slices of a DICOM volume beside other images; give each volume its own folder."
+                f"{path}: holds the slices of a DICOM volume beside other images such as {others[0].name}; give each "
+                "volume its own folder."
             )
         return [{"image": str(path)}]
     return [{"image": str(file)} for file in files]
 
 
 def _is_image(file: Path) -> bool:
+    """Whether an entry of a folder is meant to be an image; by its ending also what cannot be read, to be told of."""
     if file.name.startswith(".") or file.name == "DICOMDIR":
         return False
     return file.name.lower().endswith(IMAGE_ENDINGS) or is_dicom(file)
 
 
-def _volume_slices(files: Sequence[Path]) -> dict[str, list[Path]]:
-    """DICOM files with a position in the patient, by their series."""
+def _volume_slices(files: Sequence[Path]) -> tuple[dict[str, list[Path]], list[Path]]:
+    """DICOM files with a position in the patient, by their series; and those whose header cannot be read."""
     series: dict[str, list[Path]] = {}
+    damaged = []
     for file in filter(is_dicom, files):
         try:
             header = dicom_header(file)
         except RuntimeError:  # told when it is read
+            damaged.append(file)
             continue
         if dicom_tag(header, IMAGE_POSITION) is not None:
             series.setdefault(dicom_tag(header, SERIES_UID) or file.name, []).append(file)
-    return series
+    return series, damaged

@@ -1,22 +1,82 @@
 """What makes an image file unfit or doubtful before its pixels are trusted."""
 
-import gzip
 import logging
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
-import nibabel
 import numpy as np
 from PIL import Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from ..errors import InputError
 from .dicom_files import NUMBER_OF_FRAMES, dicom_tag
 
 logger = logging.getLogger(__name__)
 
+TOO_LARGE = "more than fit into memory; correct the header, or give a smaller image"
+START = 16384  # bytes in which the text of a header stands
+SOUND_SPACINGS = (0.01, 20.0)  # mm
+LONGEST_SIDE = 3000.0  # mm
 EXIF_ORIENTATION = 0x0112
 SUGGESTED_DPI = (1, 72, 96)  # what software writes that measured nothing
+BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
+WHITE_IS_ZERO, UNSIGNED, FLOATING_POINT = 0, 1, 3  # values of the last two
+
+
+def file_start(path: Path) -> bytes:
+    """The first bytes of a file that is to be read as an image.
+
+    Raises:
+        InputError: if there is no regular file, it is empty or cannot be opened, or its name is no text.
+    """
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{printable(path)}: has a name that is no UTF-8 text; rename it.") from None
+    try:
+        if os.path.islink(path) and not os.path.exists(path):
+            raise InputError(f"{path}: is a link that leads nowhere; give the file itself.")
+        if not os.path.isfile(path) and os.path.exists(path):  # reading a pipe would wait for ever
+            raise InputError(f"{path}: is a pipe or a device and no image file; take it away.")
+        with open(path, "rb") as file:
+            start = file.read(START)
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such file; check the path.") from None
+    except (OSError, ValueError) as error:  # ValueError for a name with a zero byte
+        told = (getattr(error, "strerror", None) or str(error)).lower()
+        raise InputError(f"{path}: cannot be opened ({told}); check the path and its permissions.") from error
+    if not start:
+        raise InputError(f"{path}: is an empty file; copy it again.")
+    return start
+
+
+def printable(path: str | os.PathLike) -> str:
+    """A path as text that can be printed and written, with escapes for bytes of its name that are no UTF-8."""
+    return os.fsencode(path).decode(errors="backslashreplace")
+
+
+def check_memory(path: Path, sizes: Sequence[int], components: int = 1) -> None:
+    """Refuse an image that does not fit into memory before some is taken for it; a damaged header may say any size.
+
+    Counted are three arrays of float32: as ITK reads it, its grey values, and the copy that is given.
+    """
+    if int(np.prod([int(size) for size in sizes], dtype=object)) * components * 12 > memory_size():
+        shape = " x ".join(str(int(size)) for size in sizes)
+        raise InputError(f"{path}: its header states {shape} pixels, {TOO_LARGE}.")
+
+
+def memory_size() -> int:
+    """Bytes of memory that this process may have."""
+    try:
+        size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # not on every system
+        size = 2**36
+    try:  # a container's limit; "max" where there is none
+        return min(size, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):
+        return size
 
 
 def check_frames(path: Path, header, kind: str) -> None:
@@ -40,36 +100,43 @@ def check_frames(path: Path, header, kind: str) -> None:
         raise InputError(f"{path}: holds {components} numbers per voxel ({pixel}); give a grey or colour image.")
 
 
-def check_complete(path: Path, kind: str) -> None:
-    """Raise OSError for truncated files that ITK would fill up without a word: JPEG and NIfTI."""
-    if kind == "JPEG":
-        with open(path, "rb") as file:
-            file.seek(-2, os.SEEK_END)
-            ends = file.read() == b"\xff\xd9"
-        if not ends:  # something may follow the image; decoding tells
-            with Image.open(path) as picture:
-                picture.load()
-    elif kind == "Nifti":
-        image = nibabel.load(path)
-        needed = image.dataobj.offset + int(np.prod(image.shape)) * image.get_data_dtype().itemsize
-        data_path = Path(image.file_map["image"].filename)
-        if _unpacked_size(data_path, needed) < needed:
-            raise OSError(f"{data_path} holds less than the {needed} bytes of its header")
+def check_voxel_sizes(path: Path, spacing: np.ndarray, shape: Sequence[int]) -> None:
+    """Refuse a volume of a size that no patient has, such as one stated in metres: (3,) in mm, and voxels.
+
+    A network's preprocessing would make it a single voxel, or more voxels than fit into memory.
+    """
+    low, high = SOUND_SPACINGS
+    told = " x ".join(f"{size:.3g}" for size in spacing) + " mm"
+    if (spacing < low).any() or (spacing > high).any():
+        raise InputError(
+            f"{path}: has voxels of {told} where {low:g} to {high:g} mm are believed; correct the spacing or its unit "
+            "in the header."
+        )
+    if (longest := float((spacing * np.asarray(shape)).max())) > LONGEST_SIDE:
+        raise InputError(
+            f"{path}: is {longest:.0f} mm long with voxels of {told}; correct the spacing or its unit in the header."
+        )
 
 
-def _unpacked_size(path: Path, expected: int) -> int:
-    """Bytes of a file, unpacked if it is gzip; the gzip trailer is trusted where it says what is expected."""
+def tiff_white(path: Path) -> float | None:
+    """The value that a TIFF of WhiteIsZero shows black, so that it must be turned; None where black is 0.
+
+    ITK turns those of fewer than 8 bits itself.
+
+    Raises:
+        InputError: if its numbers are floating point of another size than 32 bits, which ITK takes for whole ones.
+    """
     with open(path, "rb") as file:
-        if file.read(2) != b"\x1f\x8b":
-            return path.stat().st_size
-        file.seek(-4, os.SEEK_END)
-        if int.from_bytes(file.read(4), "little") == expected % 2**32:
-            return expected
-    size = 0
-    with gzip.open(path) as file:
-        while block := file.read(1 << 20):
-            size += len(block)
-    return size
+        start = file.read(8)
+        directory = ImageFileDirectory_v2(start + (file.read(8) if start[2] == 43 else b""))
+        file.seek(directory.next)
+        directory.load(file)
+    bits = directory.get(BITS_PER_SAMPLE, (1,))[0]
+    number = directory.get(SAMPLE_FORMAT, (UNSIGNED,))[0]
+    if number == FLOATING_POINT and bits != 32:
+        raise InputError(f"{path}: holds floating point numbers of {bits} bits; save it with 32 bits.")
+    is_white = directory.get(PHOTOMETRIC) == WHITE_IS_ZERO and number == UNSIGNED and bits >= 8
+    return 2.0**bits - 1 if is_white else None
 
 
 def states_spacing(kind: str, start: bytes, affine: np.ndarray) -> bool:

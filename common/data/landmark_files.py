@@ -29,7 +29,7 @@ def read_landmarks(path: str | os.PathLike) -> LandmarkFile:
         InputError: if the file is missing, of another kind, or what it holds is not sound.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(f"{path}: there is no such landmark file; check the path.")
     reader = LANDMARK_READERS.get(path.suffix.lower())
     if reader is None:

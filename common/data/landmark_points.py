@@ -135,7 +135,21 @@ def inline_points(items: Any, source: str, spatial_dims: int | None = None) -> n
 
 def is_finite_number(value: Any) -> bool:
     """Whether a value from JSON is a finite number and no truth value."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number over all floating point numbers
+        return False
+
+
+def coordinates(texts: Sequence[str]) -> list[float] | None:
+    """Coordinates from texts, None if one is no finite number. Python alone reads 1_5 as 15."""
+    try:
+        values = [float(text) for text in texts if "_" not in text]
+    except ValueError:
+        return None
+    return values if len(values) == len(texts) and all(map(math.isfinite, values)) else None
 
 
 def _listed(names: Sequence[str]) -> str:

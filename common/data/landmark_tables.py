@@ -12,12 +12,12 @@ import numpy as np
 
 from ..errors import InputError
 from .atomic_writing import replaced_atomically
-from .landmark_points import ABSENT, LandmarkFile, check_unique
+from .landmark_points import ABSENT, LandmarkFile, check_unique, coordinates
 from .markups_files import TO_RAS
 
 
 def read_landmark_csv(path: str | os.PathLike) -> LandmarkFile:
-    """Landmarks of one image from a CSV.
+    """Landmarks of one image from a CSV, with commas or semicolons.
 
     2D: header `name,x,y`, zero-based file pixels. 3D: header `name,x,y,z` with a column `space` or a first
     line `# space = LPS`, RAS or voxel. Empty coordinates: not annotated; `absent`: absent. Other columns are
@@ -34,7 +34,10 @@ def read_landmark_csv(path: str | os.PathLike) -> LandmarkFile:
     while lines and (not lines[0].strip() or lines[0].lstrip().startswith("#")):
         stated = re.match(r"\s*#\s*space\s*=\s*(\w+)", lines.pop(0), re.IGNORECASE)
         spaces |= {stated[1].lower()} if stated else set()
-    rows = [[field.strip() for field in row] for row in csv.reader(lines)]
+    try:
+        rows = [[field.strip() for field in row] for row in csv.reader(lines, delimiter=_delimiter(lines), strict=True)]
+    except csv.Error as error:
+        raise InputError(f"{path}: is no CSV ({error}); save it as CSV again.") from error
     header = [field.lower() for field in rows[0]] if rows else []
     dims = 3 if "z" in header else 2
     if not {"name", *"xyz"[:dims]} <= set(header) or len(set(header)) < len(header):
@@ -61,17 +64,19 @@ def read_landmark_csv(path: str | os.PathLike) -> LandmarkFile:
     return LandmarkFile(tuple(names), turned, "voxel" if space == "voxel" else "RAS")
 
 
+def _delimiter(lines: Sequence[str]) -> str:
+    """A semicolon where the header has it, as spreadsheets write it where decimals have a comma."""
+    return ";" if lines and ";" in lines[0] and "," not in lines[0] else ","
+
+
 def _point(texts: Sequence[str], place: str) -> list[float]:
     """Coordinates from the texts of a row."""
     if not any(texts):
         return [math.nan] * len(texts)
     if ABSENT in texts and set(texts) <= {ABSENT, ""}:
         return [math.inf] * len(texts)
-    try:
-        values = [float(text) for text in texts]
-    except ValueError:
-        values = [math.nan]
-    if not all(map(math.isfinite, values)):
+    values = coordinates(texts)
+    if values is None:
         raise InputError(
             f"{place} has the coordinates '{','.join(texts)}'; give finite numbers, leave all empty where "
             "it is not annotated, or write absent."

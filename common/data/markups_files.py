@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import InputError
 from .atomic_writing import write_atomically
-from .landmark_points import LandmarkFile, check_unique, is_finite_number
+from .landmark_points import LandmarkFile, check_unique, coordinates, is_finite_number
 
 SCHEMA = (
     "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/Schema/"
@@ -43,16 +43,17 @@ def read_markups(path: str | os.PathLike) -> LandmarkFile:
         lists = [markup for markup in markups if markup.get("type") == "Fiducial" and markup.get("controlPoints")]
         markups = lists or markups
         groups = [(markup, markup.get("controlPoints") or []) for markup in markups]
-        rows = [(str(point.get("label", "")), _position(point, m, path)) for m, points in groups for point in points]
+        rows = [(str(point.get("label") or ""), _position(point, m, path)) for m, points in groups for point in points]
     except (
         OSError,
-        UnicodeDecodeError,
-        json.JSONDecodeError,
-        KeyError,
+        ValueError,
+        LookupError,
         TypeError,
         AttributeError,
         RecursionError,
     ) as e:
+        if isinstance(e, InputError):
+            raise
         raise InputError(f"{path}: is no readable 3D Slicer markups file; save it from 3D Slicer again.") from e
     if not rows:
         raise InputError(f"{path}: holds no control points; place the landmarks and save it again.")
@@ -195,28 +196,32 @@ def read_fcsv(path: str | os.PathLike) -> LandmarkFile:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as text; save it from 3D Slicer again.") from error
     header = "\n".join(line for line in lines if line.startswith("#"))
-    system = re.search(r"^#\s*CoordinateSystem\s*=\s*(\w+)\s*$", header, re.MULTILINE)
-    signs = TO_RAS.get(system[1].upper()) if system else None
-    if signs is None:
+    systems = re.findall(r"^#\s*CoordinateSystem\s*=\s*(\w+)\s*$", header, re.MULTILINE)
+    signs = {TO_RAS.get(system.upper()) for system in systems}
+    if len(signs) > 1:
+        raise InputError(f"{path}: states the CoordinateSystems {' and '.join(systems)}; keep the right one.")
+    if signs in (set(), {None}):
         raise InputError(
             f"{path}: states no CoordinateSystem of LPS or RAS; add '# CoordinateSystem = LPS' or RAS as first line."
         )
     version = re.search(r"^#\s*Markups fiducial file version", header, re.MULTILINE)
     columns = re.search(r"^#\s*columns\s*=\s*(.+)$", header, re.MULTILINE)
     keys = [key.strip() for key in (columns[1] if columns else FCSV_COLUMNS if version else SLICER3_COLUMNS).split(",")]
+    try:
+        rows = list(csv.reader((line for line in lines if line.strip() and not line.startswith("#")), strict=True))
+    except csv.Error as error:
+        raise InputError(f"{path}: is no table of points ({error}); save it from 3D Slicer again.") from error
+    signs = np.array(signs.pop())
     names, points = [], []
-    for fields in csv.reader(line for line in lines if line.strip() and not line.startswith("#")):
+    for fields in rows:
         row = dict(zip(keys, fields))
-        try:
-            point = [float(row[axis]) for axis in "xyz"]
-        except (KeyError, ValueError):
-            point = [np.nan]
-        if not np.isfinite(point).all():
+        point = coordinates([row.get(axis, "") for axis in "xyz"])
+        if point is None:
             raise InputError(f"{path}: the line '{','.join(fields)}' gives no three finite coordinates; correct it.")
         names.append(row.get("label") or "")
         # 3D Slicer 5 adds the position status as a 15th column that its header does not name.
         status = fields[len(keys)] if ",".join(keys) == FCSV_COLUMNS and len(fields) > len(keys) else ""
-        points.append(FCSV_WITHOUT_POSITION.get(status, np.array(signs) * point))
+        points.append(FCSV_WITHOUT_POSITION.get(status, signs * point))
     if not points:
         raise InputError(f"{path}: holds no points; place the landmarks and save it again.")
     check_unique(names, str(path))

@@ -10,13 +10,15 @@ from typing import Any
 
 from ..errors import InputError
 from .atomic_writing import replaced_atomically, require_writable, write_atomically
+from .image_soundness import printable
 from .landmark_tables import write_landmark_table
 
+LONGEST_STEM = 220  # bytes; a file system takes names of 255, with all endings
 DETACHED_PIXELS = {".mhd": (".raw", ".zraw"), ".nhdr": (".raw", ".raw.gz")}
 
 
 def unique_stem(filename: str, taken: dict[str, int]) -> str:
-    """A name for the results of a file that no other file of a run has.
+    """A name for the results of a file that no other file of a run has; a very long one is cut.
 
     Args:
         filename: path of the file.
@@ -24,6 +26,8 @@ def unique_stem(filename: str, taken: dict[str, int]) -> str:
     """
     name = Path(filename).name
     short = name[: -len(".nii.gz")] if name.endswith(".nii.gz") else Path(name).stem
+    short, name = (os.fsdecode(os.fsencode(text)[:LONGEST_STEM]) for text in (short, name))
+    short, name = (text.encode(errors="ignore").decode() or "image" for text in (short, name))  # no part of a letter
     stem = short if short not in taken else name
     while stem in taken:
         stem = f"{name}_{taken[name]}"
@@ -44,9 +48,9 @@ def image_source(item: Mapping[str, Any]) -> dict[str, Any]:
     volume all its files count, of a header with its pixels in another file both.
     """
     path = Path(image_path(item))
-    files = path.iterdir() if path.is_dir() else [path]
+    files = path.iterdir() if os.path.isdir(path) and os.access(path, os.R_OK) else [path]
     files = [*files, *map(path.with_suffix, DETACHED_PIXELS.get(path.suffix.lower(), ()))]
-    found = [file.stat() for file in files if file.is_file()]
+    found = [file.stat() for file in files if os.path.isfile(file)]
     told = {key: value if isinstance(value, (str, int, float, list)) else str(value) for key, value in item.items()}
     size, changed = sum(each.st_size for each in found), max((each.st_mtime_ns for each in found), default=0)
     return {**told, "image": str(path), "bytes": size, "changed": changed}
@@ -198,4 +202,4 @@ def _write_reasons(path: Path, plan: Iterable[PlannedImage], reasons: Mapping[st
     with replaced_atomically(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["image", "reason"])
-        table.writerows((image.path, reasons[image.path]) for image in plan if image.path in reasons)
+        table.writerows((printable(image.path), reasons[image.path]) for image in plan if image.path in reasons)

@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import InputError
 from .datalist import tell_lists, write_datalist
 from .image_listing import list_images
-from .landmark_points import ABSENT
+from .landmark_points import ABSENT, coordinates
 
 # header names, in lower case, by what they mean; the second of each is what the bundles' predictions are called
 COLUMNS = {"image": ("image",), "name": ("name", "landmark")}
@@ -32,21 +32,45 @@ def read_points(
     Raises:
         InputError: if a column is missing, a coordinate is no finite number, or a landmark is there twice.
     """
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        header = {(name or "").strip().lower(): name for name in reader.fieldnames or ()}
-        columns = COLUMNS | dict(axes)
-        found = {key: next((header[n] for n in names if n in header), None) for key, names in columns.items()}
-        if None in found.values():
-            wanted = ",".join(columns)
-            raise InputError(f"{path}: its first line is {list(header)}; it must name the columns {wanted}.")
-        table: dict[str, dict] = defaultdict(dict)
-        for line, row in enumerate(reader, start=2):
-            image, name, *texts = ((row[column] or "").strip() for column in found.values())
+    header, *rows = read_rows(path)
+    columns = COLUMNS | dict(axes)
+    names = [name.lower() for name in header]
+    found = {key: next((names.index(n) for n in known if n in names), None) for key, known in columns.items()}
+    if None in found.values() or len(set(names)) < len(names):
+        wanted = ",".join(columns)
+        raise InputError(f"{path}: its first line is {header}; it must name the columns {wanted}, each once.")
+    table: dict[str, dict] = defaultdict(dict)
+    for line, row in enumerate(rows, start=2):
+        if any(row):
+            if len(row) != len(header):
+                raise InputError(
+                    f"{path}: line {line} has {len(row)} columns where the header has {len(header)}; write decimals "
+                    "with a point, and each row in full."
+                )
+            image, name, *texts = (row[column] for column in found.values())
             if name in table[Path(image).name]:
                 raise InputError(f"{path}: line {line} gives '{name}' of {image} a second time; remove one of them.")
             table[Path(image).name][name] = point(texts, f"{path}: line {line}")
     return table
+
+
+def read_rows(path: Path) -> list[list[str]]:
+    """Rows of a CSV with commas or semicolons, without spaces around their fields, at least one.
+
+    Raises:
+        InputError: if it is missing or no text in UTF-8.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            semicolons = ";" in (first := file.readline()) and "," not in first
+            file.seek(0)
+            reader = csv.reader(file, delimiter=";" if semicolons else ",", strict=True)
+            rows = [[field.strip() for field in row] for row in reader]
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({(error.strerror or '').lower()}); check the path.") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: is no CSV in UTF-8 ({error}); save it as that.") from error
+    return rows or [[]]
 
 
 def point(texts: Sequence[str], place: str) -> list[float] | str | None:
@@ -55,11 +79,8 @@ def point(texts: Sequence[str], place: str) -> list[float] | str | None:
         return ABSENT
     if not any(texts):
         return None
-    try:
-        values = [float(text) for text in texts]
-    except ValueError:
-        values = [np.nan]
-    if not np.isfinite(values).all():
+    values = coordinates(texts)
+    if values is None:
         told = ", ".join(f"'{text}'" for text in texts)
         raise InputError(f"{place} has the coordinates {told}; give finite numbers, nothing, or '{ABSENT}'.")
     return values

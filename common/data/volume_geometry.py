@@ -11,7 +11,6 @@ import numpy as np
 
 from .image_files import read_image
 
-SOUND_SPACINGS = (0.01, 20.0)  # mm
 SPACING_FACTOR = 4.0  # between the volumes of a set, along one axis
 FEW = 0.2  # share of the volumes up to which an orientation is unusual
 AXES = "RAS"
@@ -104,17 +103,6 @@ def states_place(path: Path) -> bool:
     return int(header["qform_code"]) > 0 or int(header["sform_code"]) > 0
 
 
-def spacing_fault(geometry: VolumeGeometry) -> str | None:
-    """What is impossible about a volume's spacing, in words."""
-    low, high = SOUND_SPACINGS
-    if (geometry.spacing < low).any() or (geometry.spacing > high).any():
-        return (
-            f"has voxels of {spacing_text(geometry.spacing)} where {low:g} to {high:g} mm are believed; correct the "
-            "spacing or its unit in the header"
-        )
-    return None
-
-
 def spacing_doubt(geometry: VolumeGeometry) -> str | None:
     """What a volume's header leaves open, in words."""
     if not geometry.mm_per_world > 0:
@@ -175,8 +163,6 @@ def odd_geometries(geometries: Mapping[str, VolumeGeometry]) -> list[tuple[str, 
         if geometry.orientation != usual and codes[geometry.orientation] <= FEW * len(geometries):
             text = f"its axes run to {geometry.orientation}, those of {codes[usual]} others to {usual}"
             odd.append((name, "unusual orientation", text))
-        if fault := spacing_fault(geometry):
-            odd.append((name, "impossible spacing", fault))
-        elif doubt := spacing_doubt(geometry):
+        if doubt := spacing_doubt(geometry):
             odd.append((name, "doubtful header", doubt))
     return odd

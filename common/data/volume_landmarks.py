@@ -14,7 +14,7 @@ from .image_listing import IMAGE_ENDINGS
 from .landmark_files import LandmarkFile, inline_points, read_landmarks
 from .markups_files import TO_RAS
 from .table_import import read_points
-from .volume_geometry import VolumeGeometry, read_geometry, spacing_fault
+from .volume_geometry import VolumeGeometry, read_geometry
 
 LANDMARK_ENDINGS = (".mrk.json", ".fcsv", ".csv")
 SPACES = ("voxel", "RAS", "LPS")
@@ -205,8 +205,6 @@ def read_volume(path: Path, other: Sequence[Path] | LandmarkFile, labels: Mappin
         listed = ", ".join(file.name for file in other)
         raise InputError(f"{path}: has {len(other)} files of landmarks, {listed}; keep one.")
     _, geometry = read_geometry(path)
-    if fault := spacing_fault(geometry):
-        raise InputError(f"{path}: {fault}.")
     if isinstance(other, LandmarkFile):
         return AnnotatedVolume(path, geometry, in_world(other, geometry, path), None)
     if labels is not None:

@@ -329,7 +329,7 @@ def test_spacings_and_points_off_a_volume_are_findings(tmp_path, capsys):
     content["training"][5]["landmarks"][0][2] = 11.7
     found, error, _ = findings(tmp_path, content, capsys)
     assert found["unusual spacing"][0].startswith("3.nii.gz: 1 x 1 x 5 mm (right, anterior, superior), the median")
-    assert found["impossible spacing"][0].startswith("4.nii.gz: has voxels of 1 x 1 x 25 mm where 0.01 to 20 mm")
+    assert found["unreadable"][0].split("4.nii.gz: ")[-1].startswith("has voxels of 1 x 1 x 25 mm where 0.01 to 20 mm")
     assert found["off the image"] == ["5.nii.gz: sella: outside the image of size (20, 20, 12)"]
     assert "2 findings must be mended" in error
 

@@ -242,7 +242,9 @@ def test_the_plane_of_a_coronal_sagittal_or_oblique_radiograph_is_kept_aside(tmp
 
 @pytest.mark.parametrize("ending", ["mha", "mhd", "nrrd", "nii", "nii.gz"])
 @pytest.mark.parametrize("third_axis", [False, True])
-def test_flat_files_of_medical_formats_keep_their_axial_plane(tmp_path, ending, third_axis):
+def test_flat_files_of_medical_formats_lie_in_their_axial_plane_and_are_turned_as_slicer_shows_them(
+    tmp_path, ending, third_axis
+):
     values = np.random.default_rng(0).random((1, 12, 20) if third_axis else (12, 20), dtype=np.float32)
     image = itk.image_from_array(values)
     image.SetSpacing([0.5, 0.7, 2.0][: values.ndim])
@@ -252,8 +254,10 @@ def test_flat_files_of_medical_formats_keep_their_axial_plane(tmp_path, ending, 
     path = tmp_path / f"a.{ending}"
     itk.imwrite(image, str(path))
     loaded = load(path, spatial_dims=2)
-    assert loaded.shape == (1, 20, 12) and np.array_equal(loaded[0], values.reshape(12, 20).T)
-    assert np.allclose(loaded.affine, [[0.5, 0, 0, -3], [0, -0.7, 0, -4], [0, 0, 1, 0], [0, 0, 0, 1]])
+    assert loaded.shape == (1, 20, 12) and np.array_equal(loaded[0], values.reshape(12, 20).T[::-1])
+    assert np.allclose(loaded.affine, [[-0.5, 0, 0, 19 * 0.5 - 3], [0, -0.7, 0, -4], [0, 0, 1, 0], [0, 0, 0, 1]])
+    file = [[0.5, 0, 0, -3], [0, -0.7, 0, -4], [0, 0, 1, 0], [0, 0, 0, 1]]
+    assert np.allclose(loaded.meta["original_affine"], file)
     assert np.allclose(loaded.meta["plane_affine"], itk_affine_ras(path))
     assert loaded.meta["mm_per_world"] == 1.0
 
