@@ -13,6 +13,7 @@ from ..bundle.distributed import from_all, from_first, process_rank, share
 from ..clinical.markups import ClinicalMarkups
 from ..data.atomic_writing import replaced_atomically
 from ..data.datasets import PredictionDataset
+from ..data.image_soundness import printable
 from ..data.landmark_tables import landmark_table
 from ..data.markups_files import markup_node, write_markup_nodes, write_markups
 from ..data.prediction_results import PlannedImage, PredictionResults
@@ -118,7 +119,7 @@ class SaveLandmarks:
         table = landmark_table(planned.path, self.landmarks, pixels, world, confidence, spread)
         unlikely = str(output.get("unlikely", ""))
         if unlikely:
-            logger.warning("%s: is unlikely to show what the landmarks are of: %s.", planned.path, unlikely)
+            logger.warning("%s: is unlikely to show this anatomy: %s.", printable(planned.path), unlikely)
         self.results.finish(planned, *table, unlikely)
 
     def finish(self, engine: Engine) -> None:
