@@ -15,7 +15,7 @@ from .location import PACKAGE_NAME
 
 CHANGED = {  # configs, and what a bundle of this collection has in them
     "train": ("bundle_root", "dataset_dir", "landmarks"),
-    "inference": ("bundle_root", "dataset_dir", "landmarks"),
+    "inference": ("bundle_root", "dataset_dir", "landmarks", "plausibility", "handlers"),
     "evaluate": ("protocol", "measures"),
     "metadata": ("version", "network_data_format"),
 }
@@ -134,6 +134,7 @@ def new_bundle(source: str, name: str, dataset_dir: str) -> Path:
         config["bundle_root"] = f"${PACKAGE_NAME}.bundle.bundle_root('{target.name}')"
         config["dataset_dir"] = dataset
         config["landmarks"] = landmarks
+    _forget_shape(configs["inference"])
     _take_millimetres_from_spacing(configs["train"])
     _forget_anatomy(configs["evaluate"])
     _describe(configs["metadata"], **described)
@@ -167,6 +168,15 @@ def _read_bundle(source: Path) -> dict[str, dict[str, Any]]:
     if formats["outputs"].get("pred", {}).get("format") != "heatmap":
         raise InputError(f"{source}: its network gives no heatmap for each landmark; take a bundle that does.")
     return configs
+
+
+def _forget_shape(config: dict[str, Any]) -> None:
+    """Take out what tells images of something else, which was measured on the source's anatomy, and its lines."""
+    for handler in config["handlers"]:
+        handler.pop("measurements", None)
+    config["plausibility"]["mean_shape"] = []
+    config["min_mean_confidence"] = 0.0
+    config["max_shape_distance"] = 1.0
 
 
 def _check_name(target: Path) -> None:

@@ -89,6 +89,9 @@ def test_the_configs_of_the_hand_differ_in_what_is_special_about_it_alone(home):
         expected[name] |= {"dataset_dir": str(home / "knees"), "landmarks": NAMES}
         expected[name]["bundle_root"] = "$common.bundle.bundle_root('scn_hand_knee')"
         assert list(made[name]) == [key for key in expected[name] if not key.startswith("wrist_")]
+    expected["inference"] |= {"min_mean_confidence": 0.0, "max_shape_distance": 1.0}
+    assert len(expected["inference"]["plausibility"]["mean_shape"]) == 37
+    expected["inference"]["plausibility"]["mean_shape"] = []
     del expected["train"]["wrist_landmarks"], expected["train"]["wrist_width_mm"]
     assert expected["train"]["preprocessing"][2]["_target_"] == "common.transforms.MillimetreScaled"
     expected["train"]["preprocessing"][2] = {"_target_": "common.transforms.MillimetreScaled"}
@@ -106,6 +109,9 @@ def test_the_evaluation_of_heads_loses_its_measure_and_its_observers(home):
     del expected["evaluate"]["measures"][1:], expected["evaluate"]["observers"]
     del expected["evaluate"]["validate::preprocessing::transforms"]
     assert made["evaluate"] == expected["evaluate"]
+    assert "CephalometricMarkups" in json.dumps(expected["inference"]) and "Markups" not in json.dumps(
+        made["inference"]
+    )
     for key in ("network_def", "context_size", "context_kernel_size", "context_filters", "dilations"):
         assert made["train"][key] == made["inference"][key] == expected["train"][key]
 
