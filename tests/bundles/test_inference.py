@@ -44,10 +44,10 @@ def test_the_spread_of_votes_is_told_in_units_of_the_world(bundle, answer):
 
 
 def test_a_second_prediction_finds_all_done(bundle, capsys):
-    files = {path: path.stat().st_mtime_ns for path in bundle.prediction.rglob("*.*") if path.name != "landmarks.csv"}
+    files = {path: path.stat().st_mtime_ns for path in bundle.prediction.rglob("*.*") if path.suffix != ".csv"}
     before = (bundle.prediction / "landmarks.csv").read_text()
     bundle.predict(bundle.image("test_001"), bundle.prediction)
-    assert "1 images: 1 predicted (1 of them before), landmarks in" in capsys.readouterr().out
+    assert "1 images: 1 predicted (1 of them before), " in capsys.readouterr().out
     assert len(files) == 3 and all(path.stat().st_mtime_ns == time for path, time in files.items())
     assert (bundle.prediction / "landmarks.csv").read_text() == before
 
