@@ -181,6 +181,8 @@ class PatchRegressionNet(nn.Module):
         filters, blocks, pooled_blocks, head_filters: of `GlobalPatchNet`.
         local_filters, local_head_filters: of `LocalPatchNets`.
         log_displacements: whether the networks tell displacements d as sign(d) log(1 + |d|), as the paper's do.
+        norm_momentum: share of a batch in the running statistics of the batch norm; less than 0.1 steadies these where
+            a mini-batch has few sub-images.
         method: "joint"; "regression": all patches have the same vote and all landmarks the confidence 1; or
             "classification": patches vote for their own centre (the rows R and C of Table I).
 
@@ -202,6 +204,7 @@ class PatchRegressionNet(nn.Module):
         local_head_filters: int = 64,
         log_displacements: bool = True,
         method: str = "joint",
+        norm_momentum: float = 0.1,
     ) -> None:
         super().__init__()
         if method not in METHODS:
@@ -217,6 +220,9 @@ class PatchRegressionNet(nn.Module):
         for part in (self.global_net, self.local_nets):  # a head that no loss sees: none waits for its gradient
             part.displacement.requires_grad_(method != "classification")
             part.presence.requires_grad_(method != "regression")
+        for module in self.modules():
+            if isinstance(module, (nn.BatchNorm2d, nn.BatchNorm3d)):
+                module.momentum = norm_momentum
         self.grid_spacing = self.global_net.grid_spacing
         self.local_spacing = self.local_nets.grid_spacing
         self.register_buffer("local_size", torch.zeros((), dtype=torch.int64))

@@ -251,3 +251,9 @@ def test_an_ablation_learns_with_every_parameter_that_asks_for_a_gradient(method
         learning = {name for name, parameter in part.named_parameters() if parameter.grad is not None}
         unused = "presence" if method == "regression" else "displacement"
         assert asking == learning == {name for name, _ in part.named_parameters() if not name.startswith(unused)}
+
+
+def test_the_momentum_is_that_of_every_batch_norm():
+    network = PatchRegressionNet(2, 1, 3, **SMALL, norm_momentum=0.03)
+    norms = [module for module in network.modules() if hasattr(module, "running_mean")]
+    assert len(norms) > 20 and {module.momentum for module in norms} == {0.03}
