@@ -28,8 +28,8 @@ class LandmarkInferTask(BundleInferTask):
     """A bundle's inference.json behind MONAI Label; the answer is a `.mrk.json` with a point for each landmark.
 
     Points are in the image's own coordinates, as 3D Slicer shows it. Beside the file come the `confidence` of each
-    landmark and, of heads and spines, the clinical `measurements`. With the request's parameter `measurements` the
-    file holds their lines and angles too.
+    landmark, why the image may show something else (`unlikely`, else empty), and, of heads and spines, the clinical
+    `measurements`. With the request's parameter `measurements` the file holds their lines and angles too.
 
     Unlike MONAI Label's own task it does without weights as long as there are none, reads them again when they change,
     and refuses those of another network. Its network is the one that the config's transforms refer to, so that a
@@ -128,6 +128,7 @@ class LandmarkInferTask(BundleInferTask):
         values = {value["name"]: value for node in drawn for value in node.get("measurements", [])}
         told_of_each = ("value", "units", "description")
         return str(path), {
+            "unlikely": str(data.get("unlikely", "")),
             "confidence": {n: c if math.isfinite(c) else None for n, c in zip(self.landmarks, confidence)},
             "measurements": {name: {key: value[key] for key in told_of_each} for name, value in values.items()},
         }
