@@ -165,10 +165,8 @@ class PredictionDataset(IterableDataset):
         """Remember that an image has no prediction, and report why, in one line."""
         reason = input_error_in(error)
         if reason is None:
-            cause = error
-            while cause.__cause__ is not None:
-                cause = cause.__cause__
-            reason = f"{path}: has no prediction ({type(cause).__name__}: {cause}); check the image."
+            cause = error.__cause__ or error
+            reason = f"{path}: {type(cause).__name__}: {cause}"
         self.failures[path] = " ".join(str(reason).split())
         traceback = error if os.environ.get("LANDMARKS_TRACEBACK") else None
         logger.error("skipped: %s", self.failures[path], exc_info=traceback)

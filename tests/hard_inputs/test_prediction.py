@@ -84,7 +84,7 @@ def test_a_hard_file_is_predicted_rightly_or_refused_in_one_sentence(dims, name,
     pixels, world = expected(entry, meta["original_affine"], dims, predict, tmp_path)
     assert np.allclose(told.rows[str(path)].pixels, pixels, atol=0.01 if entry.tolerance < 1 else 0.2)
     assert np.allclose(told.rows[str(path)].world, world, atol=0.05)
-    warnings = [line for line in told.log if not line.startswith("skipped")]
+    warnings = [line for line in told.log if "is unlikely to show" not in line]  # the weights are random
     assert bool(warnings) == bool(entry.warning) and all(re.search(entry.warning, line) for line in warnings[:1])
 
 
