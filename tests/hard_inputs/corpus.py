@@ -309,8 +309,9 @@ refused("zeros.png", "is a pipe or a device")(lambda path: path.symlink_to("/dev
 refused(os.fsdecode(b"\xff\xfe.png"), "no UTF-8 text")(lambda path: png(path, ROWS))
 right("linked.png")(lambda path: (png(path.with_name(".hidden"), ROWS), path.symlink_to(".hidden")))
 
+PLACES = np.random.default_rng(7).uniform(0.02, 0.97, 3).round(3).tolist()  # where files are cut off, as shares of them
 PICTURES = ("grey.png", "grey.jpg", "grey.bmp", "grey.tif", "packed.tif", "flat.mha", "flat_ras.nii")
-for share in (0.97, 0.6, 0.2, 0.01):
+for share in (0.97, 0.6, 0.2, 0.01, *PLACES):
     for whole in (*PICTURES, "grey.dcm", "run_lengths.dcm", "jpeg.dcm", "deflated.dcm"):
         name = f"cut_{share}_{whole}"
 
@@ -514,7 +515,7 @@ no_volume("packed_bomb.nii.gz", UNREADABLE)(
     lambda path: path.write_bytes(gzip.compress(b"\0" * (1 << 26), compresslevel=9))
 )
 
-for share in (0.97, 0.5, 0.05):
+for share in (0.97, 0.5, 0.05, *PLACES):
     for whole in (
         "placed.mha",
         "packed.mha",
