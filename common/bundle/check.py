@@ -14,6 +14,7 @@ from monai.bundle import ConfigParser, ckpt_export, onnx_export, verify_metadata
 from monai.bundle.properties import InferProperties, MetaProperties, TrainProperties
 
 from ..errors import InputError
+from ..handlers import load_weights
 from .location import bundle_folder, bundle_folders
 from .unpack import unpack
 
@@ -196,18 +197,20 @@ def links(folder: Path, configs: dict[str, Any]) -> Iterator[str]:
 
 
 def network(folder: Path, configs: dict[str, Any]) -> Iterator[str]:
-    """The network's input and output, TorchScript and ONNX, with the weights of the bundle or random ones."""
+    """The weights, the network's input and output, TorchScript and ONNX, by random weights where there are none."""
     files = {"meta_file": str(folder / "configs" / "metadata.json")}
     files["config_file"] = str(folder / "configs" / "inference.json")
     sys.path.insert(0, str(folder))  # a packaged bundle's own code
     try:
         with tempfile.TemporaryDirectory() as scratch:
+            wrong = list(wrong_weights(folder, configs))
+            yield from wrong
+            if wrong:
+                return
             weights = folder / "models" / "model.pt"
             if not weights.is_file():
-                parser = ConfigParser()
-                parser.read_config(files["config_file"])
                 weights = Path(scratch) / "model.pt"
-                torch.save(parser.get_parsed_content("network_def").state_dict(), weights)
+                torch.save(network_of(folder, "inference").state_dict(), weights)
             image = configs["metadata"]["network_data_format"]["inputs"]["image"]
             shape = [1, image["num_channels"], *[SIZE] * len(image["spatial_shape"])]
             options = {"dynamo": False, "input_names": ["image"], "output_names": ["pred"]}
@@ -228,3 +231,22 @@ def network(folder: Path, configs: dict[str, Any]) -> Iterator[str]:
                     yield f"the network fails with {what} ({type(error).__name__}: {str(error).splitlines()[0]})"
     finally:
         sys.path.remove(str(folder))
+
+
+def network_of(folder: Path, *stems: str) -> torch.nn.Module:
+    """The network of some configs laid over each other."""
+    parser = ConfigParser()
+    parser.read_config([str(folder / "configs" / f"{stem}.json") for stem in stems])
+    return parser.get_parsed_content("network_def")
+
+
+def wrong_weights(folder: Path, configs: dict[str, Any]) -> Iterator[str]:
+    """Weights that are not those of the network: `model.pt`, and `model_OVERLAY.pt` with that overlay."""
+    for path in sorted((folder / "models").glob("*.pt")):
+        overlay = path.stem.removeprefix("model").removeprefix("_")
+        if overlay and overlay not in configs:
+            continue  # of several overlays, or another file
+        try:
+            load_weights(network_of(folder, "inference", *([overlay] if overlay else [])), path)
+        except InputError as error:
+            yield str(error)

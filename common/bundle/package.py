@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from monai.bundle.utils import merge_kv
 
 from ..data.atomic_writing import replaced_atomically, require_writable, write_atomically
 from ..errors import InputError
+from ..handlers import load_weights
 from .compact_json import compact_json
 from .location import PACKAGE, VERSION_FILE, bundle_folder, bundle_folders, package_version
 
@@ -23,7 +24,7 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip file can tell
 LEFT_OUT = ("__pycache__", ".DS_Store")
 
 
-def package(name: str, output: str = "dist", overlay: str | None = None, url: str = "") -> None:
+def package(name: str, output: str = "dist", overlay: str | Sequence[str] | None = None, url: str = "") -> None:
     """Write `NAME_vVERSION.zip`, a bundle that needs nothing of this repository, and enter it in `model_info.json`.
 
     The zip holds the bundle's folder with configs, docs, licence and weights (`models/`), and this package as
@@ -36,10 +37,12 @@ def package(name: str, output: str = "dist", overlay: str | None = None, url: st
         output: folder to write to.
         overlay: a config of the bundle (without `.json`) or the path of one, to be laid over train.json and
             inference.json for good: the zip is NAME_OVERLAY, with `models/model_OVERLAY.pt` as its `models/model.pt`.
+            Of several, in their order, the names are joined by underscores.
         url: where the zips will be found, for `model_info.json`: a folder's address.
 
     Raises:
-        InputError: if there is no such bundle or overlay, or the folder cannot be written.
+        InputError: if there is no such bundle or overlay, the weights are not those of the network with these
+            settings, or the folder cannot be written.
     """
     target = Path(output)
     require_writable(target)
@@ -51,10 +54,11 @@ def package(name: str, output: str = "dist", overlay: str | None = None, url: st
         write_zip(path, files)
         checksum = hashlib.sha1(path.read_bytes()).hexdigest()
         enter_model_info(target / MODEL_INFO, path.stem, checksum, f"{url.rstrip('/')}/{path.name}" if url else "")
-        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, sha1 {checksum}")
+        weights = "with weights" if f"{packaged}/models/model.pt" in files else "without weights"
+        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {weights}, sha1 {checksum}")
 
 
-def packaged_files(source: Path, overlay: str | None = None) -> dict[str, bytes]:
+def packaged_files(source: Path, overlay: str | Sequence[str] | None = None) -> dict[str, bytes]:
     """What goes into a bundle's zip: contents by their path in it, sorted.
 
     Args:
@@ -65,10 +69,14 @@ def packaged_files(source: Path, overlay: str | None = None) -> dict[str, bytes]
     name = source.name
     weights = source / "models" / "model.pt"
     if overlay is not None:
-        label, values = read_overlay(source, overlay)
+        layers = [read_overlay(source, each) for each in ([overlay] if isinstance(overlay, str) else overlay)]
+        label = "_".join(layer for layer, _ in layers)
         name = f"{source.name}_{label}"
         weights = source / "models" / f"model_{label}.pt"
-        configs = flattened(configs, values, label)
+        for layer, values in layers:
+            configs = flattened(configs, values, layer)
+    if weights.is_file():
+        load_weights(ConfigParser(deepcopy(configs["inference"])).get_parsed_content("network_def"), weights)
     files = {
         f"configs/{stem}.json": compact_json(config if stem == "metadata" else renamed(config, source.name, name))
         for stem, config in configs.items()
@@ -79,7 +87,7 @@ def packaged_files(source: Path, overlay: str | None = None) -> dict[str, bytes]
             is_config = path.suffix == ".json" and path.parent.name == "configs"
             if not is_config and not set(path.parts) & set(LEFT_OUT):
                 files[place] = path.read_bytes()
-    files["docs/README.md"] = packaged_readme(source, name, overlay)
+    files["docs/README.md"] = packaged_readme(source, name)
     if weights.is_file():
         files["models/model.pt"] = weights.read_bytes()
     for path in sorted(PACKAGE.rglob("*")):
@@ -166,20 +174,21 @@ def in_zip(code: str) -> str:
     return re.sub(r"(?<![\w.@'\"/])common(?=\.|$)", NAME_IN_ZIP, code)
 
 
-def packaged_readme(source: Path, name: str, overlay: str | None) -> str:
+def packaged_readme(source: Path, name: str) -> str:
     """The bundle's README with commands that run from the folder of the unpacked bundle."""
     text = (source / "docs" / "README.md").read_text(encoding="utf-8")
     text = text.replace(f"bundles/{source.name}/configs/", "configs/").replace(f"bundles/{source.name}", ".")
     text = re.sub(r"-m common\.", f"-m {NAME_IN_ZIP}.", text)
     text = re.sub(r"\[([^\]]*)\]\((?:\.\./){2,}[^)]*\)", r"\1", text)  # to files that are not in the zip
     text = text.replace("From the root of the repository:", "From the folder of this bundle:")
-    if overlay is None:
+    if name == source.name:
         return text
     title, rest = text.split("\n", 1)
     label = name.removeprefix(f"{source.name}_")
     return (
-        f"{title}\n\nThis is {source.name} with the settings of its overlay `{label}.json`, which stand in "
-        f"`train.json` and `inference.json` here; where the text below adds `{label}.json`, leave it out.\n{rest}"
+        f"{title}\n\nThis is {source.name} with the settings of its overlay `{label}`, which stand in `train.json` and "
+        "`inference.json` here. The text below is that of the whole bundle: where it adds the overlay, leave it out; "
+        f"sizes, numbers of parameters and times of the paper's setting are not those of this package.\n{rest}"
     )
 
 

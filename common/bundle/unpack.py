@@ -1,6 +1,7 @@
 """Unpacking of a packaged bundle that is what it says it is."""
 
 import json
+import logging
 import os
 import tempfile
 import zipfile
@@ -11,6 +12,8 @@ from monai.apps.utils import check_hash, extractall
 
 from ..data.atomic_writing import require_writable
 from ..errors import InputError
+
+logger = logging.getLogger(__name__)
 
 
 def unpack(file: str, target: str = ".", model_info: str | None = None) -> Path:
@@ -32,6 +35,8 @@ def unpack(file: str, target: str = ".", model_info: str | None = None) -> Path:
     """
     path = Path(file)
     info = Path(model_info) if model_info else path.with_name("model_info.json")
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file; check the path.")
     if model_info or info.is_file():
         require_checksum(path, info)
     try:
@@ -42,6 +47,8 @@ def unpack(file: str, target: str = ".", model_info: str | None = None) -> Path:
         raise InputError(f"{path}: is no readable zip file ({error}); download it again.") from error
     if len(tops) != 1 or damaged or tops & {"", ".", ".."}:
         raise InputError(f"{path}: is damaged or no zip of one bundle; download it again.")
+    if not model_info and not info.is_file():
+        logger.warning("%s: there is no model_info.json beside it, so that its checksum was not compared.", path)
     require_writable(target, "target")
     folder = Path(target) / tops.pop()
     if folder.exists():
@@ -66,7 +73,5 @@ def require_checksum(path: Path, info: Path) -> None:
         checksum = entry["checksum"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{info}: has no checksum of {path.stem}; give the model_info.json of its release.") from error
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such file; check the path.")
     if not check_hash(path, checksum, hash_type="sha1"):
         raise InputError(f"{path}: its checksum is not that of {info}; download it again.")

@@ -64,8 +64,9 @@ class ServedBundle:
     @property
     def weights(self) -> list[str]:
         """Where weights may lie; of those that are there the last is taken: trained here, then shipped, then trained
-        by the bundle's own command."""
-        places = (self.folder / "output" / "model.pt", self.folder / "models" / "model.pt", self.output / "model.pt")
+        by the bundle's own command. With an overlay, the shipped ones are `models/model_OVERLAY.pt`."""
+        shipped = "model.pt" if self.overlay is None else f"model_{Path(self.overlay).stem}.pt"
+        places = (self.folder / "output" / "model.pt", self.folder / "models" / shipped, self.output / "model.pt")
         return [str(path) for path in places]
 
 

@@ -99,7 +99,9 @@ def test_an_overlay_becomes_the_settings_of_a_bundle_of_its_own(name, tmp_path, 
     bundles = tmp_path / "bundles"
     source = shutil.copytree(BUNDLES[NAMES.index(name)], bundles / name, ignore=shutil.ignore_patterns("output"))
     (source / "models").mkdir(exist_ok=True)
-    torch.save({"weight": torch.ones(1)}, source / "models" / "model_cpu.pt")
+    networks = ConfigParser()
+    networks.read_config([str(source / "configs" / f"{stem}.json") for stem in ("inference", "cpu")])
+    torch.save(networks.get_parsed_content("network_def").state_dict(), source / "models" / "model_cpu.pt")
     monkeypatch.setattr("common.bundle.location.PACKAGE", tmp_path / "common")
     package(name, output=str(tmp_path), overlay="cpu")
     found = contents(tmp_path / f"{name}_cpu_v{version(name)}.zip")
@@ -131,6 +133,23 @@ def test_an_overlay_that_is_not_there_or_is_a_command_is_refused(tmp_path):
     with pytest.raises(InputError, match="choose one of .*scn_hand"):
         package("scn_foot", output=str(tmp_path))
     assert list(tmp_path.glob("*.zip")) == []
+
+
+def test_overlays_are_laid_over_each_other_and_weights_of_another_network_are_refused(tmp_path, monkeypatch):
+    source = shutil.copytree(
+        BUNDLES[NAMES.index("scn_hand")], tmp_path / "bundles" / "scn_hand", ignore=shutil.ignore_patterns("output")
+    )
+    (source / "models").mkdir(exist_ok=True)
+    monkeypatch.setattr("common.bundle.location.PACKAGE", tmp_path / "common")
+    package("scn_hand", output=str(tmp_path), overlay=["cpu", "quick"])
+    found = contents(tmp_path / f"scn_hand_cpu_quick_v{version('scn_hand')}.zip")
+    quick = json.loads((source / "configs" / "quick.json").read_text())
+    inference = json.loads(found["scn_hand_cpu_quick/configs/inference.json"])
+    assert inference["image_size"] == quick["image_size"]
+    torch.save({"weight": torch.ones(1)}, source / "models" / "model_cpu.pt")
+    with pytest.raises(InputError, match="model_cpu.pt: the weights are of another network"):
+        package("scn_hand", output=str(tmp_path), overlay="cpu")
+    assert not list(tmp_path.glob("scn_hand_cpu_v*"))
 
 
 def test_a_zip_is_unpacked_once(release, tmp_path):
@@ -237,7 +256,10 @@ FAULTS = {
     "fails with network_data_format": edit(
         "metadata", lambda c: c["network_data_format"]["outputs"]["pred"].update(num_channels=36)
     ),
-    "fails with TorchScript": lambda folder: (folder / "models" / "model.pt").write_bytes(b"no weights"),
+    r"model\.pt: is (damaged|no readable)": lambda folder: (folder / "models" / "model.pt").write_bytes(b"no weights"),
+    r"model_cpu\.pt: the weights are of another network": lambda folder: torch.save(
+        {"weight": torch.ones(1)}, folder / "models" / "model_cpu.pt"
+    ),
 }
 
 
@@ -250,10 +272,11 @@ def test_the_check_finds(fault, tmp_path):
     for stem in ("train", "inference"):
         edit(stem, lambda config: config.update(small))(folder)
     FAULTS[fault](folder)
-    found = list(problems(folder, exports="fails with" in fault))
+    exports = "fails with" in fault or "model" in fault.split(":")[0]
+    found = list(problems(folder, exports))
     assert [problem for problem in found if re.search(fault, problem)] != []
     with pytest.raises(InputError, match="problems, printed above"):
-        check(str(folder), exports="fails with" in fault)
+        check(str(folder), exports)
 
 
 def test_a_bundle_whose_name_means_another_task_is_told(tmp_path):
