@@ -10,7 +10,7 @@ from .check import check
 from .learning_curve import learning_curve
 from .listing import list_bundles
 from .location import PACKAGE_NAME
-from .mean_shape import measure_mean_shape
+from .mean_shape import measure_mean_shape, show_plausibility
 from .new_bundle import new_bundle
 from .package import package
 from .unpack import unpack
@@ -26,6 +26,7 @@ def main() -> None:
         "mean_shape": measure_mean_shape,
         "new": new_bundle,
         "package": package,
+        "plausibility": show_plausibility,
         "unpack": unpack,
     }
     try:

@@ -1,6 +1,8 @@
-"""The mean shape by which a bundle tells images of something else."""
+"""The mean shape by which a bundle tells images of something else, and what its thresholds must lie between."""
 
+import csv
 import os
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +13,53 @@ from ..errors import InputError
 from ..transforms.landmark_loading import load_annotated
 from ..transforms.plausibility import mean_shape_of, shape_distance
 from .compact_json import compact_json
-from .location import bundle_folder
+from .location import PACKAGE_NAME, bundle_folder
 from .package import read_config
 
 DECIMALS = 4
+
+
+def show_plausibility(name: str, *tables: str) -> None:
+    """Print how sure predictions are and how far their shapes are from a bundle's mean shape, a line for each table.
+
+    The thresholds in inference.json (`min_mean_confidence`, `max_shape_distance`) belong between a table of images of
+    the anatomy and tables of other images.
+
+    Args:
+        name: a bundle of the repository, or its folder.
+        tables: `landmarks.csv` of predictions; points are compared in file pixels, of volumes in world coordinates.
+
+    Raises:
+        InputError: if the bundle has no mean shape, or a table is none of its landmarks.
+    """
+    config = read_config(bundle_path(name) / "configs" / "inference.json")
+    mean = np.array(config.get("plausibility", {}).get("mean_shape", []))
+    if not mean.size:
+        raise InputError(f"{name}: has no mean shape; measure one with python -m {PACKAGE_NAME}.bundle mean_shape.")
+    axes = ("pixel_x", "pixel_y") if mean.shape[1] == 2 else ("lps_x", "lps_y", "lps_z")
+    for table in tables:
+        images = defaultdict(list)
+        try:
+            with open(table, newline="", encoding="utf-8") as file:
+                for row in csv.DictReader(file):
+                    numbers = (row[column] for column in ("confidence", *axes))
+                    images[row["image"]].append([float(number or "nan") for number in numbers])
+        except (OSError, KeyError, ValueError) as error:
+            raise InputError(f"{table}: is no landmarks.csv of a prediction ({error!r}); give one.") from error
+        values = [np.array(rows) for rows in images.values()]
+        if not values or any(len(rows) != len(mean) for rows in values):
+            raise InputError(f"{table}: has not the {len(mean)} landmarks of {name}; give a prediction by this bundle.")
+        confidence = [rows[:, 0].mean() for rows in values]
+        distance = [shape_distance(rows[:, 1:], mean) for rows in values]
+        print(
+            f"{table}: {len(values)} images, mean confidence {min(confidence):.2f} to {max(confidence):.2f}, shape "
+            f"{np.nanmin(distance):.2f} to {np.nanmax(distance):.2f} from the mean"
+        )
+
+
+def bundle_path(name: str) -> Path:
+    """Folder of a bundle that is given by its name or its folder."""
+    return Path(name) if (Path(name) / "configs").is_dir() else bundle_folder(name)
 
 
 def measure_mean_shape(name: str, dataset_dir: str | os.PathLike, lists: list[str] | str = "training") -> None:
@@ -31,8 +76,7 @@ def measure_mean_shape(name: str, dataset_dir: str | os.PathLike, lists: list[st
     Raises:
         InputError: if the bundle has no `plausibility`, or no image has all landmarks.
     """
-    folder = Path(name) if (Path(name) / "configs").is_dir() else bundle_folder(name)
-    path = folder / "configs" / "inference.json"
+    path = bundle_path(name) / "configs" / "inference.json"
     config = read_config(path)
     if "plausibility" not in config:
         raise InputError(f"{path}: has no plausibility, whose mean_shape this would be; add one, as scn_hand has.")

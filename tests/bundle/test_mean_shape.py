@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from common.bundle.location import bundle_folder
-from common.bundle.mean_shape import measure_mean_shape
+from common.bundle.mean_shape import measure_mean_shape, show_plausibility
 from common.errors import InputError
 from common.transforms import Plausibilityd, shape_distance
 
@@ -71,3 +71,21 @@ def test_what_cannot_be_measured_is_refused(bundle, kites):
     (bundle / "configs" / "inference.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match="has no plausibility"):
         measure_mean_shape(str(bundle), str(kites))
+
+
+def test_confidence_and_shape_of_predictions_are_shown_beside_each_other(bundle, kites, tmp_path, capsys):
+    with pytest.raises(InputError, match="has not the 37 landmarks|is no landmarks.csv"):
+        show_plausibility(str(bundle), str(tmp_path / "none.csv"))
+    measure_mean_shape(str(bundle), str(kites))
+    capsys.readouterr()
+    right, wrong = tmp_path / "right.csv", tmp_path / "wrong.csv"
+    for table, shape, confidences in ((right, KITE, (0.9, 0.7)), (wrong, KITE[[2, 0, 3, 1]], (0.2, 0.3))):
+        rows = [f"{i}.png,{x},{y},{c}" for i, c in enumerate(confidences) for x, y in shape]
+        table.write_text("\n".join(["image,pixel_x,pixel_y,confidence", *rows]))
+    show_plausibility(str(bundle), str(right), str(wrong))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{right}: 2 images, mean confidence 0.70 to 0.90, shape 0.00 to 0.00 from the mean"
+    assert re.search("mean confidence 0.20 to 0.30, shape 0.[3-9]", lines[1])
+    right.write_text("image,pixel_x,pixel_y,confidence\na.png,1,2,0.5\n")
+    with pytest.raises(InputError, match="has not the 4 landmarks"):
+        show_plausibility(str(bundle), str(right))
