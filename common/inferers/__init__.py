@@ -1,4 +1,5 @@
 """How a network is applied to an image."""
 
 from .autocast import AutocastInferer
+from .mirror import MirrorAveragingInferer
 from .voting import VotingInferer, tiled_grid

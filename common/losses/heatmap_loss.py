@@ -31,6 +31,7 @@ class HeatmapLoss(nn.Module):
         reduction: "sum" or "mean" as above.
         peak_weight: additional weight of the pixels under the peak.
         weight: factor on the whole heatmap term.
+        stride: image voxels along each axis per voxel of the prediction, whose edges agree with the image's.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class HeatmapLoss(nn.Module):
         reduction: str = "sum",
         peak_weight: float = 0.0,
         weight: float = 1.0,
+        stride: int = 1,
     ) -> None:
         super().__init__()
         if reduction not in ("sum", "mean"):
@@ -59,6 +61,7 @@ class HeatmapLoss(nn.Module):
         self.reduction = reduction
         self.peak_weight = peak_weight
         self.weight = weight
+        self.stride = stride
 
     def expected_peak(self) -> torch.Tensor:
         """The height of each landmark's target as sigma stands now, shape (N,), without gradient."""
@@ -69,12 +72,13 @@ class HeatmapLoss(nn.Module):
         """
         Args:
             heatmaps: prediction, shape (B, N, *spatial).
-            points: landmarks in voxels of the prediction, shape (B, N, D); NaN not annotated, +inf absent.
+            points: landmarks in voxels of the image, shape (B, N, D); NaN not annotated, +inf absent.
 
         Returns:
             the loss, a scalar in float32.
         """
         heatmaps = annotated_heatmaps(heatmaps, points)
+        points = (points + 0.5) / self.stride - 0.5
         target = draw_heatmaps(
             points,
             heatmaps.shape[2:],

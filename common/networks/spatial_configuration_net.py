@@ -26,9 +26,17 @@ def he_truncated_normal_(conv: nn.Module) -> None:
     truncated_normal_(conv, math.sqrt(2 / fan_in) / TRUNCATED_STD)
 
 
-def convolution(spatial_dims: int, in_channels: int, out_channels: int, kernel_size: int = 3) -> nn.Module:
-    """A zero-padded convolution that keeps the size, with He initialisation."""
-    conv = Conv[Conv.CONV, spatial_dims](in_channels, out_channels, kernel_size, padding=kernel_size // 2)
+def convolution(
+    spatial_dims: int, in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1
+) -> nn.Module:
+    """A zero-padded convolution that keeps the size, with He initialisation.
+
+    With a stride the size is divided by it, and the kernel sees `kernel_size` blocks of `stride` voxels along each
+    axis: the same as a convolution of that kernel size on these blocks as channels (space to depth).
+    """
+    conv = Conv[Conv.CONV, spatial_dims](
+        in_channels, out_channels, kernel_size * stride, stride=stride, padding=kernel_size // 2 * stride
+    )
     he_truncated_normal_(conv)
     return conv
 
@@ -48,6 +56,7 @@ class LocalAppearance(nn.Module):
         num_levels: resolutions, each half of the one before.
         dropout: element-wise dropout probability in the contracting path.
         head_std: deviation of the last convolution's initial weights (1e-4 in 2D, 1e-3 in 3D).
+        stride: of the first convolution, by which everything after it is smaller than the image.
     """
 
     def __init__(
@@ -59,10 +68,11 @@ class LocalAppearance(nn.Module):
         num_levels: int = 4,
         dropout: float = 0.5,
         head_std: float = 1e-4,
+        stride: int = 1,
     ) -> None:
         super().__init__()
         activation = nn.LeakyReLU(0.1, inplace=True)  # on the fresh output of a convolution
-        self.first = nn.Sequential(convolution(spatial_dims, in_channels, num_filters), activation)
+        self.first = nn.Sequential(convolution(spatial_dims, in_channels, num_filters, stride=stride), activation)
         self.contracting = nn.ModuleList(
             nn.Sequential(
                 convolution(spatial_dims, num_filters, num_filters),
@@ -84,7 +94,7 @@ class LocalAppearance(nn.Module):
         truncated_normal_(self.head, head_std)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """(B, C, *spatial) -> (B, N, *spatial); every size a multiple of 2 ** (num_levels - 1)."""
+        """(B, C, *spatial) -> (B, N, *(spatial / stride)); these sizes are multiples of 2 ** (num_levels - 1)."""
         x = self.first(image)
         levels: list[torch.Tensor] = []
         for i, (contract, parallel) in enumerate(zip(self.contracting, self.parallel)):
@@ -144,8 +154,8 @@ class SpatialConfiguration(nn.Module):
 class SpatialConfigurationNet(nn.Module):
     """Heatmaps as the product of local appearance and spatial configuration (Eq. 1 of Payer et al. 2019).
 
-    Every spatial size must be a multiple of `downsampling` and of 2 ** (num_levels - 1). The defaults are the
-    paper's in 2D; its 3D form has 64 filters, kernels of 7, a factor of 8 and heads of deviation 1e-3.
+    Every spatial size must be a multiple of `downsampling` and of 2 ** (num_levels - 1), both times `stride`. The
+    defaults are the paper's in 2D; its 3D form has 64 filters, kernels of 7, a factor of 8 and heads of deviation 1e-3.
 
     Args:
         spatial_dims: 2 or 3.
@@ -158,6 +168,9 @@ class SpatialConfigurationNet(nn.Module):
         spatial_kernel_size: kernel size of the spatial configuration branch.
         downsampling: average pooling factor of the spatial configuration branch.
         head_std: deviation of the initial weights of both heads.
+        stride: 1 in the paper; with an even number the network works on blocks of so many voxels along each axis (see
+            `convolution`), which takes a fraction of the time. Heatmaps are of that size in training, for a loss of the
+            same stride, and at inference brought to the size of the image by cubic upsampling.
     """
 
     def __init__(
@@ -172,10 +185,11 @@ class SpatialConfigurationNet(nn.Module):
         spatial_kernel_size: int = 11,
         downsampling: int = 16,
         head_std: float = 1e-4,
+        stride: int = 1,
     ) -> None:
         super().__init__()
         self.local_appearance = LocalAppearance(
-            spatial_dims, in_channels, num_landmarks, num_filters, num_levels, dropout, head_std
+            spatial_dims, in_channels, num_landmarks, num_filters, num_levels, dropout, head_std, stride
         )
         self.spatial_configuration = SpatialConfiguration(
             spatial_dims,
@@ -186,11 +200,16 @@ class SpatialConfigurationNet(nn.Module):
             head_std,
         )
         self.unit_peak = UnitPeak(num_landmarks, spatial_dims)
+        self.upsample = CubicUpsampling(spatial_dims, num_landmarks, stride) if stride > 1 else nn.Identity()
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """(B, C, *spatial) -> heatmaps (B, N, *spatial), scaled to full peaks of 1 at inference."""
+        """(B, C, *spatial) -> heatmaps (B, N, *spatial), scaled to full peaks of 1 at inference.
+
+        In training (B, N, *(spatial / stride)).
+        """
         local = self.local_appearance(image)
-        return self.unit_peak(local * self.spatial_configuration(local))
+        heatmaps = self.unit_peak(local * self.spatial_configuration(local))
+        return heatmaps if self.training else self.upsample(heatmaps)
 
 
 class LocalizationUNet(nn.Sequential):

@@ -1,5 +1,6 @@
 """SpatialConfigurationNet is what the paper says."""
 
+import itertools
 import math
 
 import pytest
@@ -15,6 +16,7 @@ from common.networks import (
     SpatialConfigurationNet,
     cubic_kernel,
 )
+from common.transforms import decode_heatmaps, draw_heatmaps
 
 SMALL = {"num_filters": 4, "num_levels": 3, "spatial_kernel_size": 3, "downsampling": 4}
 
@@ -38,6 +40,38 @@ def test_output_is_the_product_of_the_branches(spatial_dims):
     spatial = network.spatial_configuration(local)
     assert local.shape == spatial.shape == (2, 5, *[16] * spatial_dims)
     torch.testing.assert_close(network(image), local * spatial)
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_with_a_stride_the_first_convolution_sees_blocks_of_voxels(spatial_dims):
+    """The kernel of 3 on blocks, by rearranging image and weights by hand."""
+    torch.manual_seed(0)
+    network = LocalAppearance(spatial_dims, 1, 2, num_filters=4, num_levels=2, stride=2)
+    image = torch.randn(1, 1, *[8] * spatial_dims)
+    conv = network.first[0]
+    corners = list(itertools.product(range(2), repeat=spatial_dims))
+    image_blocks = torch.cat([image[(..., *(slice(c, None, 2) for c in corner))] for corner in corners], 1)
+    weight_blocks = torch.cat([conv.weight[(..., *(slice(c, None, 2) for c in corner))] for corner in corners], 1)
+    function = F.conv2d if spatial_dims == 2 else F.conv3d
+    expected = function(image_blocks, weight_blocks, conv.bias, padding=1)
+    torch.testing.assert_close(conv(image), expected)
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_with_a_stride_landmarks_are_learned_and_found_in_voxels_of_the_image(spatial_dims):
+    """Perfect heatmaps of the loss's own size: the loss is zero, and inference finds the points to 0.02 voxel."""
+    points = torch.tensor([[[13.3, 20.6, 17.9], [21.0, 12.45, 15.2]]])[..., :spatial_dims]
+    target = draw_heatmaps((points + 0.5) / 2 - 0.5, [18] * spatial_dims, 2.5)
+    network = SpatialConfigurationNet(spatial_dims, 1, 2, stride=2, **SMALL)
+    network.local_appearance.forward = lambda image: target
+    network.spatial_configuration.forward = torch.ones_like
+    image = torch.zeros(1, 1, *[36] * spatial_dims)
+    assert HeatmapLoss(2, spatial_dims, 2.5, stride=2)(network.train()(image), points).item() == pytest.approx(0)
+    heatmaps = network.eval()(image)
+    assert heatmaps.shape[2:] == image.shape[2:]
+    found, confidence = decode_heatmaps(heatmaps, "parabola")
+    torch.testing.assert_close(found, points, atol=0.02, rtol=0, check_dtype=False)
+    assert confidence.min() > 0.98
 
 
 def test_the_paper_setting_has_about_6_9_million_parameters():
