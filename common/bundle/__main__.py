@@ -13,6 +13,7 @@ from .location import PACKAGE_NAME
 from .mean_shape import measure_mean_shape, show_plausibility
 from .new_bundle import new_bundle
 from .package import package
+from .ship import ship
 from .unpack import unpack
 
 
@@ -27,6 +28,7 @@ def main() -> None:
         "new": new_bundle,
         "package": package,
         "plausibility": show_plausibility,
+        "ship": ship,
         "unpack": unpack,
     }
     try:

@@ -136,6 +136,7 @@ def flattened(configs: Mapping[str, dict], values: dict[str, Any], label: str) -
         for stem, config in configs.items()
         if "run" in config or stem == "metadata" or not set(config) & set(inference)
     }
+    values = {key: value for key, value in values.items() if key != "shipped_weights"}  # they become models/model.pt
     kept["train"] = merged(configs["train"], values)
     kept["inference"] = merged(inference, {key: value for key, value in values.items() if key in inference})
     kept["metadata"] = {**configs["metadata"], "name": f"{configs['metadata']['name']} ({label})"}

@@ -6,6 +6,7 @@ import fire
 
 from ..errors import InputError
 from .aasce2019 import import_aasce2019
+from .changed_copies import changed_copies
 from .check import check
 from .hand_atlas import import_hand_atlas
 from .isbi2015 import import_isbi2015
@@ -17,6 +18,7 @@ from .volume_import import import_volumes
 def main() -> None:
     """Run a verb; bad input ends it with one sentence and status 1."""
     verbs = {
+        "changed_copies": changed_copies,
         "check": check,
         "import_aasce2019": import_aasce2019,
         "import_hand_atlas": import_hand_atlas,

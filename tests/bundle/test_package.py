@@ -22,7 +22,6 @@ from common.errors import InputError
 
 BUNDLES = bundle_folders()
 NAMES = [folder.name for folder in BUNDLES]
-ZIP = "scn_hand_v0.1.0.zip"
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +40,9 @@ def contents(path):
 def version(name):
     folder = next(folder for folder in BUNDLES if folder.name == name)
     return json.loads((folder / "configs" / "metadata.json").read_text())["version"]
+
+
+ZIP = f"scn_hand_v{version('scn_hand')}.zip"
 
 
 def test_every_bundle_has_a_zip_and_its_checksum(release):
@@ -126,6 +128,17 @@ def test_an_overlay_becomes_the_settings_of_a_bundle_of_its_own(name, tmp_path, 
     assert set(overlay) & set(configs["inference"])
 
 
+def test_an_overlay_with_shipped_weights_finds_them_where_they_are_in_the_package(tmp_path):
+    package("scn_hand", output=str(tmp_path), overlay="slim")
+    folder = unpack(str(tmp_path / f"scn_hand_slim_v{version('scn_hand')}.zip"), str(tmp_path))
+    shipped = BUNDLES[NAMES.index("scn_hand")] / "models" / "model_slim.pt"
+    assert (folder / "models" / "model.pt").read_bytes() == shipped.read_bytes()
+    for stem in ("train", "inference"):
+        config = json.loads((folder / "configs" / f"{stem}.json").read_text())
+        assert config["shipped_weights"] == "$@bundle_root + '/models/model.pt'"
+        assert config["network_def"]["stride"] == 2
+
+
 def test_an_overlay_that_is_not_there_or_is_a_command_is_refused(tmp_path):
     for overlay, match in (("slimmest", "no such overlay"), ("evaluate", "not an overlay of settings")):
         with pytest.raises(InputError, match=match):
@@ -181,7 +194,7 @@ def test_a_zip_with_another_checksum_is_refused(tampered):
         archive.writestr("scn_hand/scripts/more.py", "")
     refused(tampered, "its checksum is not that of")
     (tampered / "model_info.json").write_text("{}")
-    refused(tampered, "has no checksum of scn_hand_v0.1.0")
+    refused(tampered, f"has no checksum of {Path(ZIP).stem}")
 
 
 @pytest.mark.parametrize("place", ["../outside.py", "scn_hand/../../outside.py", "/outside.py"])

@@ -24,10 +24,13 @@ from common.data import read_landmarks
 
 HERE = Path(__file__).parent
 PYTHON = os.environ.get("BUNDLE_PYTHON")
-VERSION = "0.1.0"
 pytestmark = pytest.mark.skipif(
     not PYTHON, reason="BUNDLE_PYTHON names no python of an environment with the bundles' packages alone"
 )
+
+
+def version(name):
+    return json.loads((HERE.parents[1] / "bundles" / name / "configs" / "metadata.json").read_text())["version"]
 
 
 def strangers(*arguments, cwd, **environment):
@@ -97,10 +100,8 @@ def server(release):
 def zoo(server, tiny_bundles, tmp_path_factory):
     """Folder of the downloaded bundles, in a folder that has nothing else."""
     folder = tmp_path_factory.mktemp("stranger")
-    downloads = [
-        ["download", "--name", f"{name}_tiny", "--url", f"{server}/{name}_tiny_v{VERSION}.zip", "--bundle_dir", "zoo"]
-        for name in tiny_bundles
-    ]
+    zips = {f"{name}_tiny": f"{server}/{name}_tiny_v{version(name)}.zip" for name in tiny_bundles}
+    downloads = [["download", "--name", name, "--url", url, "--bundle_dir", "zoo"] for name, url in zips.items()]
     commands(folder, "download", *downloads)
     return folder / "zoo"
 
@@ -199,7 +200,7 @@ verbs.download("scn_hand_tiny", version=sys.argv[2], source="github", repo="owne
 
 
 def test_a_release_has_the_names_that_a_download_from_github_asks_for(server, zoo, tmp_path):
-    result = strangers("-c", GITHUB, server, VERSION, cwd=tmp_path)
+    result = strangers("-c", GITHUB, server, version("scn_hand"), cwd=tmp_path)
     assert result.returncode == 0, result.stderr[-2000:]
     for path in (zoo / "scn_hand_tiny").rglob("*.json"):
         assert (tmp_path / "here" / "scn_hand_tiny" / path.relative_to(zoo / "scn_hand_tiny")).is_file()

@@ -1,0 +1,76 @@
+import itertools
+
+import pytest
+import torch
+from monai.data import MetaTensor
+
+from common.inferers import ViewSelectingInferer
+
+TRUE_VIEW = torch.tensor([[0.1, 0.2, 0.9], [0.3, 0.8, 0.4]])  # what the network below knows; not its own mirror
+
+
+class KnowsOneView(torch.nn.Module):
+    """A heatmap with a peak of 1 at the brightest pixel of the image that it knows, and of 0.3 of any other."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = 0
+
+    def forward(self, images):
+        self.seen += len(images)
+        heatmaps = torch.zeros_like(images)
+        for heatmap, image in zip(heatmaps, images):
+            known = torch.allclose(image[0], TRUE_VIEW)
+            place = (0, 0, 2) if known else (0, 1, 0)
+            heatmap[place] = 1.0 if known else 0.3
+        return heatmaps
+
+
+VIEWS = list(itertools.product([False, True], [False, True]))
+
+
+def made_of(mirrored, inverted):
+    image = TRUE_VIEW.flip(0) if mirrored else TRUE_VIEW
+    return (1 - image if inverted else image)[None]
+
+
+@pytest.mark.parametrize(("mirrored", "inverted"), VIEWS)
+def test_the_peak_comes_back_on_the_image_as_it_is(mirrored, inverted):
+    heatmaps = ViewSelectingInferer(0, 1.0)(made_of(mirrored, inverted)[None], KnowsOneView())
+    expected = torch.zeros(1, 1, 2, 3)
+    expected[0, 0, 1 if mirrored else 0, 2] = 1.0
+    torch.testing.assert_close(heatmaps, expected)
+
+
+def test_each_image_of_a_batch_gets_its_own_view():
+    batch = torch.stack([made_of(*view) for view in VIEWS])
+    network = KnowsOneView()
+    heatmaps = ViewSelectingInferer(0, 1.0)(batch, network)
+    assert [tuple(h[0].nonzero()[0].tolist()) for h in heatmaps] == [(0, 2), (0, 2), (1, 2), (1, 2)]
+    assert heatmaps.amax() == 1 and heatmaps.flatten(1).amax(1).min() == 1
+    assert network.seen == 4 + 3 * 3  # the first is sure at once
+
+
+def test_a_sure_network_sees_an_image_once():
+    network = KnowsOneView()
+    ViewSelectingInferer(0, 1.0, enough=0.8)(made_of(False, False)[None], network)
+    ViewSelectingInferer(0, 1.0, enough=0.2)(made_of(True, True)[None], network)
+    assert network.seen == 2
+
+
+def test_views_that_were_not_asked_for_are_not_tried():
+    network = KnowsOneView()
+    image = made_of(True, True)[None]
+    assert ViewSelectingInferer(0, None)(image, network).amax() < 1 and network.seen == 2
+    assert ViewSelectingInferer(None, 1.0)(image, network).amax() < 1 and network.seen == 4
+    assert ViewSelectingInferer(None, None)(image, network).amax() < 1 and network.seen == 5
+
+
+def test_of_unknown_images_the_first_view_is_kept():
+    heatmaps = ViewSelectingInferer(0, 1.0)(torch.full((1, 1, 2, 3), 0.2), KnowsOneView())
+    assert tuple(heatmaps[0, 0].nonzero()[0].tolist()) == (1, 0)
+
+
+def test_images_with_an_affine_give_plain_heatmaps():
+    image = MetaTensor(made_of(True, False)[None], affine=torch.eye(4))
+    assert type(ViewSelectingInferer(0, 1.0)(image, KnowsOneView())) is torch.Tensor
