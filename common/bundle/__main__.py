@@ -6,6 +6,7 @@ import fire
 
 from ..data import input_error_in
 from ..metrics import compare_errors
+from ..visualize.worst_landmarks import draw_worst
 from .check import check
 from .learning_curve import learning_curve
 from .listing import list_bundles
@@ -30,6 +31,7 @@ def main() -> None:
         "plausibility": show_plausibility,
         "ship": ship,
         "unpack": unpack,
+        "worst": draw_worst,
     }
     try:
         fire.Fire(verbs, name=f"python -m {PACKAGE_NAME}.bundle", serialize=lambda value: None)

@@ -68,6 +68,10 @@ class HeatmapLoss(nn.Module):
         peak = peak_height(self.sigma.detach(), self.spatial_dims, self.kind, self.amplitude, self.scale)
         return torch.as_tensor(peak).expand(self.sigma.shape)
 
+    def in_heatmap(self, points: torch.Tensor) -> torch.Tensor:
+        """Points in voxels of the heatmaps from points in voxels of the image."""
+        return points if self.stride == 1 else (points + 0.5) / self.stride - 0.5
+
     def forward(self, heatmaps: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
         """
         Args:
@@ -78,9 +82,8 @@ class HeatmapLoss(nn.Module):
             the loss, a scalar in float32.
         """
         heatmaps = annotated_heatmaps(heatmaps, points)
-        points = (points + 0.5) / self.stride - 0.5
         target = draw_heatmaps(
-            points,
+            self.in_heatmap(points),
             heatmaps.shape[2:],
             self.sigma,
             kind=self.kind,

@@ -79,6 +79,7 @@ class SpatialConfigurationLoss(nn.Module):
         reduction: "sum" or "mean" as above.
         peak_weight: additional weight of the pixels under a peak, 0 in the paper.
         weight: factor on the whole loss.
+        stride: image voxels along each axis per voxel of the prediction, whose edges agree with the image's.
 
     Raises:
         ValueError: if `reduction` or a kind of `coordinates` is unknown.
@@ -96,6 +97,7 @@ class SpatialConfigurationLoss(nn.Module):
         reduction: str = "mean",
         peak_weight: float = 0.0,
         weight: float = 1.0,
+        stride: int = 1,
     ) -> None:
         super().__init__()
         coordinates = (coordinates,) if isinstance(coordinates, str) else tuple(coordinates)
@@ -109,6 +111,7 @@ class SpatialConfigurationLoss(nn.Module):
             reduction=reduction,
             peak_weight=peak_weight,
             weight=2.0 if reduction == "sum" else 1.0,  # HeatmapLoss sums half the squares, Eq. 3 whole ones
+            stride=stride,
         )
         self.gamma = gamma
         self.beta = beta
@@ -125,6 +128,7 @@ class SpatialConfigurationLoss(nn.Module):
         feature_maps = spatial_feature_maps(heatmaps.shape[2:], self.coordinates, heatmaps.device)
         present = is_present(points).to(heatmaps).unsqueeze(-1)
         with torch.no_grad():
+            points = self.heatmap_loss.in_heatmap(points)
             target = draw_heatmaps(points, heatmaps.shape[2:], self.heatmap_loss.sigma, kind=self.heatmap_loss.kind)
             target = embed_heatmaps(target, feature_maps, self.beta) * present
         predicted = embed_heatmaps(heatmaps, feature_maps, self.beta) * present
@@ -137,7 +141,7 @@ class SpatialConfigurationLoss(nn.Module):
         """
         Args:
             heatmaps: prediction, shape (B, N, *spatial).
-            points: landmarks in voxels of the prediction, shape (B, N, D); NaN not annotated, +inf absent.
+            points: landmarks in voxels of the image, shape (B, N, D); NaN not annotated, +inf absent.
 
         Returns:
             the loss, a scalar in float32.

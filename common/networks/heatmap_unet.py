@@ -9,6 +9,7 @@ from monai.networks.layers.factories import Conv, Pool
 from monai.networks.nets.basic_unet import TwoConv
 from torch import nn
 
+from .cubic_upsampling import CubicUpsampling
 from .unit_peak import UnitPeak
 
 UPSAMPLING = ("linear", "transposed")
@@ -87,19 +88,35 @@ class ConcatenationUNet(nn.Module):
         return self.head(x)
 
 
-class HeatmapUNet(nn.Sequential):
+class HeatmapUNet(nn.Module):
     """Heatmaps from a U-Net with instance norm (ham2023, Section 3.1), scaled to full peaks of 1 at inference.
 
     With N = 37, five levels from 64 filters and linear upsampling it has 31.4 million parameters (31,386,021).
 
     Args:
         spatial_dims: 2 or 3.
-        in_channels: image channels.
+        in_channels: image channels C.
         num_landmarks: heatmap channels N.
+        stride: 1 in the paper; with an even number the U-Net works on blocks of so many voxels along each axis, whose
+            grey values a first convolution brings into as many channels. Heatmaps are of that size in training, for a
+            loss of the same stride, and at inference brought to the size of the image by cubic upsampling.
         settings: further arguments of `ConcatenationUNet`.
     """
 
-    def __init__(self, spatial_dims: int, in_channels: int, num_landmarks: int, **settings: Any) -> None:
+    def __init__(
+        self, spatial_dims: int, in_channels: int, num_landmarks: int, stride: int = 1, **settings: Any
+    ) -> None:
         super().__init__()
-        self.unet = ConcatenationUNet(spatial_dims, in_channels, num_landmarks, **settings)
+        channels = in_channels * stride**spatial_dims
+        self.blocks = nn.Identity()
+        self.upsample = nn.Identity()
+        if stride > 1:
+            self.blocks = Conv[Conv.CONV, spatial_dims](in_channels, channels, stride, stride=stride)
+            self.upsample = CubicUpsampling(spatial_dims, num_landmarks, stride)
+        self.unet = ConcatenationUNet(spatial_dims, channels, num_landmarks, **settings)
         self.unit_peak = UnitPeak(num_landmarks, spatial_dims)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """(B, C, *spatial) -> heatmaps (B, N, *spatial), in training (B, N, *(spatial / stride))."""
+        heatmaps = self.unit_peak(self.unet(self.blocks(image)))
+        return heatmaps if self.training else self.upsample(heatmaps)

@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from common.losses import SpatialConfigurationLoss
 from common.networks import ConcatenationUNet, HeatmapUNet
+from common.transforms import decode_heatmaps, draw_heatmaps
 
 SMALL = {"num_filters": 4, "num_levels": 3}
 
@@ -40,6 +42,24 @@ def test_every_convolution_of_a_level_has_instance_norm_and_relu(spatial_dims):
     layers = [type(m) for m in network.contracting[1].modules() if isinstance(m, kinds)]
     assert layers == [*kinds, *kinds]
     assert network(torch.randn(1, 1, *[16] * spatial_dims)).shape == (1, 2, *[16] * spatial_dims)
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_with_a_stride_landmarks_are_learned_and_found_in_voxels_of_the_image(spatial_dims):
+    """Perfect heatmaps of the loss's own size: the loss is zero, and inference finds the points to 0.15 voxel."""
+    points = torch.tensor([[[13.3, 20.6, 17.9], [21.0, 12.45, 15.2]]])[..., :spatial_dims]
+    target = draw_heatmaps((points + 0.5) / 2 - 0.5, [18] * spatial_dims, 2.5)
+    network = HeatmapUNet(spatial_dims, 1, 2, stride=2, **SMALL)
+    assert network.unet.contracting[0][0].conv_0.conv.in_channels == 2**spatial_dims
+    network.unet.forward = lambda blocks: target if blocks.shape[2:] == target.shape[2:] else None
+    image = torch.zeros(1, 1, *[36] * spatial_dims)
+    loss = SpatialConfigurationLoss(2, spatial_dims, 2.5, kind="gaussian", stride=2)
+    assert loss(network.train()(image), points).item() == pytest.approx(0)
+    assert loss(network(image), points + 1).item() > 1e-4
+    heatmaps = network.eval()(image)
+    assert heatmaps.shape[2:] == image.shape[2:]
+    found, _ = decode_heatmaps(heatmaps, "centroid", threshold=0.5)
+    torch.testing.assert_close(found, points, atol=0.15, rtol=0, check_dtype=False)
 
 
 def test_skips_are_concatenated_before_the_upsampled_maps():
