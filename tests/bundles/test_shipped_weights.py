@@ -1,0 +1,79 @@
+"""Weights that the repository holds are those of their bundle, and find landmarks on real films of any view."""
+
+import json
+
+import pytest
+import torch
+from monai.bundle import ConfigWorkflow
+
+from common.bundle.check import network_of
+from common.data import load_datalist, write_datalist
+from common.data.changed_copies import changed_copies
+from common.data.hand_atlas import import_hand_atlas
+from common.handlers import load_weights, read_checkpoint
+
+from .conftest import BUNDLES
+
+SHIPPED = sorted(BUNDLES.glob("*/models/*.pt"))
+HANDS = [path for path in SHIPPED if path.parents[1].name.endswith("_hand")]
+
+
+def overlays(path):
+    """Names of the configs that weights were trained with, as their file tells."""
+    return [part for part in path.stem.removeprefix("model").split("_") if part]
+
+
+def each(paths):
+    return pytest.mark.parametrize("path", paths, ids=lambda path: f"{path.parents[1].name}-{path.stem}")
+
+
+@each(SHIPPED)
+def test_they_fit_into_a_repository_and_into_their_network(path):
+    assert path.stat().st_size <= 25e6
+    weights = read_checkpoint(path)
+    assert {tensor.dtype for tensor in weights.values() if tensor.ndim > 1} == {torch.float16}
+    assert all(tensor.isfinite().all() for tensor in weights.values())
+    load_weights(network_of(path.parents[1], "inference", *overlays(path)), path)
+
+
+@each(SHIPPED)
+def test_the_bundle_has_a_version_for_them_and_says_how_they_were_trained(path):
+    bundle = path.parents[1]
+    metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
+    assert "weights" in metadata["changelog"][metadata["version"]]
+    assert "no weights" not in metadata["changelog"][metadata["version"]]
+    assert f"models/{path.name}" in (bundle / "docs" / "README.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def films(real_hands, tmp_path_factory):
+    """Two real hands in several views. The weights have seen them: this is no measurement, it shows that all fits."""
+    folder = tmp_path_factory.mktemp("hands")
+    import_hand_atlas(str(real_hands), str(folder / "all"))
+    content = json.loads((folder / "all" / "datalist.json").read_text())
+    items = load_datalist(folder / "all", "test")[:2]
+    write_datalist(folder, name="two", phantom=False, landmarks=content["landmarks"], training=items, test=items)
+    changed_copies(str(folder), str(folder / "copies"))
+    return folder / "copies"
+
+
+@pytest.mark.parametrize("change", ["unchanged", "mirrored", "inverted", "rotated_left"])
+@each(HANDS)
+def test_real_hands_are_found_in_every_view(path, change, films, tmp_path):
+    names = ["train", *overlays(path), "evaluate"]
+    workflow = ConfigWorkflow(
+        [str(path.parents[1] / "configs" / f"{name}.json") for name in names],
+        workflow_type="train",
+        logging_file=False,
+        device="$torch.device('cpu')",
+        dataset_dir=str(films),
+        output_dir=str(tmp_path),
+        evaluation_list=change,
+        max_overlays=0,
+    )
+    workflow.initialize()
+    workflow.run()
+    metrics = json.loads((tmp_path / f"evaluation_{change}" / "metrics.json").read_text())
+    assert metrics["protocol"]["weights"] == path.name
+    assert metrics["overall"]["count"] >= 70
+    assert metrics["overall"]["median"] < 1.5
