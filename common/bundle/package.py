@@ -134,13 +134,18 @@ def flattened(configs: Mapping[str, dict], values: dict[str, Any], label: str) -
     kept = {
         stem: config
         for stem, config in configs.items()
-        if "run" in config or stem == "metadata" or not set(config) & set(inference)
+        if "run" in config or stem == "metadata" or not any(top_level(key) in inference for key in config)
     }
     values = {key: value for key, value in values.items() if key != "shipped_weights"}  # they become models/model.pt
     kept["train"] = merged(configs["train"], values)
-    kept["inference"] = merged(inference, {key: value for key, value in values.items() if key in inference})
+    kept["inference"] = merged(inference, {key: value for key, value in values.items() if top_level(key) in inference})
     kept["metadata"] = {**configs["metadata"], "name": f"{configs['metadata']['name']} ({label})"}
     return kept
+
+
+def top_level(key: str) -> str:
+    """The key of a config to which an overlay's key leads, as `network_def` of `network_def::stride`."""
+    return re.split("::|#", key)[0]
 
 
 def merged(config: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:

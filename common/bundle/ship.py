@@ -9,6 +9,7 @@ from ..errors import InputError
 from ..handlers import load_weights, save_atomically
 from .check import network_of
 from .location import bundle_folder
+from .package import read_overlay
 
 LARGEST = 25e6  # bytes of a file that a repository holds without git-lfs
 
@@ -16,8 +17,8 @@ LARGEST = 25e6  # bytes of a file that a repository holds without git-lfs
 def ship(weights: str, name: str, overlay: str | Sequence[str] | None = None) -> Path:
     """Write weights to `models/model.pt` of a bundle, or to `models/model_OVERLAY.pt`, for packages and predictions.
 
-    Kernels are stored in half precision, vectors and counts (biases, norms, buffers) as they are; reading the file
-    gives a network in single precision. Evaluate it afterwards: rounding moves landmarks a little.
+    Kernels are stored in half precision, biases, norms and buffers as they are; reading the file gives a network in
+    single precision. Evaluate it afterwards: rounding moves landmarks a little.
 
     Args:
         weights: `model.pt` of a training (its best epoch by the validation list), or `checkpoint.pt` (its last epoch).
@@ -34,14 +35,11 @@ def ship(weights: str, name: str, overlay: str | Sequence[str] | None = None) ->
     folder = bundle_folder(name)
     overlays = [overlay] if isinstance(overlay, str) else list(overlay or ())
     for each in overlays:
-        if not (folder / "configs" / f"{each}.json").is_file():
-            raise InputError(f"{folder / 'configs' / each}.json: there is no such overlay; give the name of a config.")
+        read_overlay(folder, each)
     network = network_of(folder, "inference", *overlays)
     load_weights(network, weights)
-    state = {
-        key: value.half() if value.is_floating_point() and value.ndim > 1 else value
-        for key, value in network.state_dict().items()
-    }
+    kernels = {key for key, parameter in network.named_parameters() if parameter.ndim > 1}
+    state = {key: value.half() if key in kernels else value for key, value in network.state_dict().items()}
     if not all(torch.isfinite(value).all() for value in state.values()):
         raise InputError(f"{weights}: holds values that are no finite numbers in half precision; train it again.")
     size = sum(value.numel() * value.element_size() for value in state.values())

@@ -1,20 +1,23 @@
 """Copies of a list's radiographs, changed as images of other places may be: what a trained model is measured on."""
 
 import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Affine, Flip, LoadImage, Rotate, SpatialCrop
+from monai.transforms import Affine, Flip, Rotate, SpatialCrop
 from PIL import Image
 
 from ..errors import InputError
 from ..transforms.coordinates import is_present, world_to_voxel
-from ..transforms.landmark_loading import LoadLandmarksd
+from ..transforms.landmark_loading import load_annotated
+from ..transforms.millimetres import MillimetreScaled
 from .datalist import datalist_info, load_datalist, tell_lists, write_datalist
-from .image_files import LandmarkImageReader
+from .landmark_points import ABSENT
 
 DEGREES, SMALLER, LARGER, CROPPED, DARK, BRIGHT = 30.0, 0.7, 1.3, 0.25, 2.0, 0.5
 
@@ -49,8 +52,8 @@ def gamma(exponent: float) -> Callable[[MetaTensor], MetaTensor]:
 CHANGES: dict[str, Callable[[MetaTensor], MetaTensor]] = {
     "unchanged": lambda image: image,
     "mirrored": Flip(0),
-    "rotated_left": rotated(-DEGREES),
-    "rotated_right": rotated(DEGREES),
+    "rotated_left": rotated(DEGREES),  # counterclockwise as one sees it, y down
+    "rotated_right": rotated(-DEGREES),
     "smaller": scaled(SMALLER),
     "larger": scaled(LARGER),
     "inverted": lambda image: 1 - image,
@@ -68,47 +71,87 @@ def changed_copies(source: str, target: str, list_name: str = "test") -> dict[st
     The changes: mirrored; rotated by 30 degrees to either side (the image grows); content smaller (0.7) or larger
     (1.3) on an image of the same size; grey values inverted, or to the power of 2 (dark) or 0.5 (bright); a quarter
     cropped at the top, left or right. Landmarks move along; those that are no longer on the image are not annotated in
-    the copy. Copies are 8-bit PNG, with black where nothing of the original is; unchanged ones are there to compare.
-    The training list of the source stays, for measures that need it.
+    the copy, absent ones stay absent. Copies are 8-bit PNG, with black where nothing of the original is, and state the
+    spacing where that of the original is known; unchanged ones are there to compare. The training list of the source,
+    if there is one, stays for measures that need it.
 
     Args:
         source: folder with a `datalist.json` of 2D images.
-        target: folder of the copies and their `datalist.json`.
+        target: new folder of the copies and their `datalist.json`.
         list_name: which list is copied.
 
     Returns:
         number of images per list.
 
     Raises:
-        InputError: if the source is malformed, an image cannot be read or is no 2D image, or the target is the source.
+        InputError: if the source is malformed, an image cannot be read or is no 2D image, or the target is there
+            already or cannot be written.
     """
-    root = Path(target)
-    if root.resolve() == Path(source).resolve():
-        raise InputError(f"{target}: is the source itself; give another folder for the copies.")
+    root = Path(target).absolute()
+    if root.exists():
+        raise InputError(f"{target}: is there already; give a new folder for the copies, or remove it.")
     info = datalist_info(source)
+    names = info["landmarks"]
     items = load_datalist(source, list_name)
-    load = LoadImage(reader=LandmarkImageReader(spatial_dims=2), ensure_channel_first=True, image_only=True)
-    points_of = LoadLandmarksd(names=info["landmarks"])
+    training = load_datalist(source, "training") if info["lists"].get("training") else []
     lists: dict[str, list[dict]] = {change: [] for change in CHANGES}
-    for number, item in enumerate(items):
-        image = load(item["image"])
-        label = points_of({"image": image, "landmarks": item["landmarks"]})["label"][0]
-        low, high = float(image.min()), float(image.max())
-        image = (image - low) / max(high - low, 1e-6)
-        for change, apply in CHANGES.items():
-            copy = apply(image)
-            name = f"{change}/{number:04d}_{Path(item['image']).stem}.png"
-            grey = (copy.as_tensor()[0].clamp(0, 1) * 255).round().to(torch.uint8)
-            (root / change).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(grey.numpy().T).save(root / name)
-            points = world_to_voxel(label, copy.affine).tolist()
-            kept = is_present(label).tolist()
-            inside = [k and all(-0.5 <= x <= n - 0.5 for x, n in zip(p, grey.shape)) for k, p in zip(kept, points)]
-            entry = {"image": name, "landmarks": [p if there else None for p, there in zip(points, inside)]}
-            lists[change].append(entry | {"group": item.get("group", Path(item["image"]).stem)})
-    training = [{**item, "image": os.path.relpath(item["image"], root)} for item in load_datalist(source, "training")]
-    write_datalist(
-        root, name=f"{info['name']}, changed copies of its list {list_name}", phantom=info["phantom"],
-        truth=info["truth"], landmarks=info["landmarks"], training=training, **lists,
-    )  # fmt: skip
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{root.name}.", suffix=".tmp", dir=root.parent) as temporary:
+            folder = Path(temporary) / root.name
+            for change in CHANGES:
+                (folder / change).mkdir(parents=True)
+            for number, item in enumerate(items):
+                image, label = load_annotated(item, names)
+                scale = mm_per_world(item, image)
+                low, high = float(image.min()), float(image.max())
+                image = (image - low) / max(high - low, 1e-6)
+                for change, apply in CHANGES.items():
+                    name = f"{change}/{number:04d}_{Path(item['image']).stem}.png"
+                    group = item.get("group", Path(item["image"]).stem)
+                    entry = {"image": name, "group": group, **write_copy(apply(image), label[0], folder / name, scale)}
+                    lists[change].append(entry)
+            write_datalist(
+                folder,
+                name=f"{info['name']}, changed copies of its list {list_name}",
+                phantom=info["phantom"],
+                truth=info["truth"],
+                landmarks=names,
+                **({"training": [relative(item, root) for item in training]} if training else {}),
+                **lists,
+            )
+            os.rename(folder, root)
+    except OSError as error:
+        raise InputError(f"{target}: cannot be written ({error.strerror}); choose another folder.") from error
     return tell_lists(root)
+
+
+def mm_per_world(item: Mapping[str, Any], image: MetaTensor) -> float | None:
+    """Millimetres of a world unit by the datalist's spacing or the file's header; None where neither tells."""
+    if item.get("spacing") is not None:
+        return MillimetreScaled.by_spacing(item["spacing"], image.meta)
+    scale = float(image.meta.get("mm_per_world", np.nan))
+    return scale if np.isfinite(scale) else None
+
+
+def write_copy(image: MetaTensor, label: torch.Tensor, path: Path, scale: float | None) -> dict[str, Any]:
+    """Write a grey image (1, W, H) in [0, 1]; landmarks (N, 2) in world coordinates become those of the copy's pixels.
+
+    Returns:
+        `landmarks` of a datalist's item, and `spacing` where the millimetres of a world unit are known.
+    """
+    grey = (image.as_tensor()[0].clamp(0, 1) * 255).round().to(torch.uint8)
+    Image.fromarray(grey.numpy().T).save(path)
+    landmarks: list[list[float] | str | None] = []
+    for point, world in zip(world_to_voxel(label, image.affine).tolist(), label):
+        on_image = bool(is_present(world)) and all(-0.5 <= x <= n - 0.5 for x, n in zip(point, grey.shape))
+        landmarks.append(point if on_image else ABSENT if bool(torch.isinf(world).all()) else None)
+    if scale is None:
+        return {"landmarks": landmarks}
+    return {"landmarks": landmarks, "spacing": (scale * image.affine[:3, :2].norm(dim=0)).tolist()}
+
+
+def relative(item: Mapping[str, Any], root: Path) -> dict[str, Any]:
+    """An item of a datalist with the paths of its files as seen from a folder."""
+    files = {key: os.path.relpath(item[key], root) for key in ("image", "landmarks") if isinstance(item.get(key), str)}
+    return {**item, **files}

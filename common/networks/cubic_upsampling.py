@@ -18,7 +18,7 @@ class CubicUpsampling(nn.Module):
 
     `torch.nn.functional.interpolate` differs: its cubic has the coefficient -0.75, repeats borders and has no
     3D. One axis after the other, each a depthwise transposed convolution with a constant kernel, so that the
-    module is scripted and exported with dynamic sizes like any convolution.
+    module is scripted and exported with dynamic sizes like any convolution (and under autocast computed in its type).
 
     Args:
         spatial_dims: 2 or 3.

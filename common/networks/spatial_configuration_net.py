@@ -212,17 +212,26 @@ class SpatialConfigurationNet(nn.Module):
         return heatmaps if self.training else self.upsample(heatmaps)
 
 
-class LocalizationUNet(nn.Sequential):
+class LocalizationUNet(nn.Module):
     """The paper's localisation U-Net: local appearance alone, without spatial configuration (Section 3).
 
     Args:
         spatial_dims: 2 or 3.
         in_channels: image channels.
         num_landmarks: heatmap channels N.
+        stride: as of `SpatialConfigurationNet`.
         settings: further arguments of `LocalAppearance`.
     """
 
-    def __init__(self, spatial_dims: int, in_channels: int, num_landmarks: int, **settings: Any) -> None:
+    def __init__(
+        self, spatial_dims: int, in_channels: int, num_landmarks: int, stride: int = 1, **settings: Any
+    ) -> None:
         super().__init__()
-        self.local_appearance = LocalAppearance(spatial_dims, in_channels, num_landmarks, **settings)
+        self.local_appearance = LocalAppearance(spatial_dims, in_channels, num_landmarks, stride=stride, **settings)
         self.unit_peak = UnitPeak(num_landmarks, spatial_dims)
+        self.upsample = CubicUpsampling(spatial_dims, num_landmarks, stride) if stride > 1 else nn.Identity()
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """(B, C, *spatial) -> heatmaps (B, N, *spatial), in training (B, N, *(spatial / stride))."""
+        heatmaps = self.unit_peak(self.local_appearance(image))
+        return heatmaps if self.training else self.upsample(heatmaps)

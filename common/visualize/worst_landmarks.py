@@ -1,7 +1,9 @@
 """Pictures of the largest errors of an evaluation, to find out why they are there."""
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,7 +11,7 @@ from monai.data import MetaTensor
 from monai.transforms import LoadImage, SpatialCrop
 from PIL import Image
 
-from ..data.atomic_writing import replaced_atomically
+from ..data.atomic_writing import replaced_atomically, require_writable
 from ..data.image_files import LandmarkImageReader
 from ..errors import InputError
 from ..transforms.coordinates import world_to_voxel
@@ -37,38 +39,60 @@ def draw_worst(errors: str, picture: str, count: int = 20) -> list[str]:
     Raises:
         InputError: if the table is none of an evaluation, holds no measured error, or an image cannot be read.
     """
-    try:
-        with open(errors, newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if row["status"] == "measured"]
-        rows.sort(key=lambda row: -float(row["error"]))
-    except (OSError, KeyError, ValueError, csv.Error) as error:
-        raise InputError(f"{errors}: is no errors.csv of an evaluation ({error}); give the file as written.") from error
-    if not rows or count < 1:
-        raise InputError(f"{errors}: has no measured error to draw; evaluate images whose landmarks are annotated.")
-    rows, lines, drawn = rows[:count], [], []
-    for row in rows:
-        line = f"{float(row['error']):.2f} {row['unit']} {row['landmark']}, {Path(row['image']).name}"
-        lines.append(f"{line}, confidence {float(row['confidence']):.2f}")
+    rows = read_rows(errors)
+    if count < 1:
+        raise InputError(f"{picture}: cannot show {count} landmarks; give a count of at least 1.")
+    lines, drawn = [], []
+    for row in rows[:count]:
+        line = f"{row['error']:.2f} {row['unit']} {row['landmark']}, {Path(row['image']).name}"
+        lines.append(f"{line}, confidence {row['confidence']:.2f}")
         drawn.append(draw_case(row, line))
         print(lines[-1])
     page = stacked([beside(drawn[i : i + COLUMNS]) for i in range(0, len(drawn), COLUMNS)])
     path = Path(picture)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    require_writable(path.parent)
     with replaced_atomically(path) as temporary:
         page.save(temporary, format="JPEG" if path.suffix.lower() in (".jpg", ".jpeg") else "PNG")
     return lines
 
 
-def draw_case(row: dict[str, str], title: str) -> Image.Image:
-    """One landmark of a table of errors, predicted (red) and true (green), on the part of the film around it or in the
-    three planes of a volume."""
-    axes = [axis for axis in "xyz" if f"true_{axis}" in row]
-    world = torch.tensor([[float(row[f"{kind}_{axis}"]) for axis in axes] for kind in ("predicted", "true")])
-    reader = LandmarkImageReader(spatial_dims=len(axes))
+def read_rows(errors: str) -> list[dict[str, Any]]:
+    """Measured landmarks of an `errors.csv`, the largest error first; in millimetres, where any are.
+
+    Returns:
+        `image`, `landmark`, `unit`, `error`, `confidence`, and `world`: predicted and true point (2, D) in RAS.
+
+    Raises:
+        InputError: if it is none of an evaluation, or has no measured error.
+    """
+    rows = []
+    try:
+        with open(errors, newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                if row["status"] == "measured":
+                    axes = ["x", "y", *(["z"] if "true_z" in row else [])]
+                    world = [[float(row[f"{kind}_{axis}"]) for axis in axes] for kind in ("predicted", "true")]
+                    numbers = {"error": float(row["error"]), "confidence": float(row["confidence"])}
+                    texts = {key: row[key] for key in ("image", "landmark", "unit")}
+                    rows.append({**texts, **numbers, "world": torch.tensor(world, dtype=torch.float64)})
+    except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
+        raise InputError(f"{errors}: is no errors.csv of an evaluation ({error}); give the file as written.") from error
+    rows = [row for row in rows if row["unit"] == "mm"] or rows
+    if not rows:
+        raise InputError(f"{errors}: has no measured error to draw; evaluate images whose landmarks are annotated.")
+    return sorted(rows, key=lambda row: -row["error"])
+
+
+def draw_case(row: Mapping[str, Any], title: str) -> Image.Image:
+    """One of `read_rows`, predicted (red) and true (green), on the part of the film around it or in the three planes of
+    a volume."""
+    world = row["world"]
+    dims = world.shape[1]
+    reader = LandmarkImageReader(spatial_dims=dims)
     image = LoadImage(reader=reader, ensure_channel_first=True, image_only=True)(row["image"])
-    if len(axes) == 2:
-        image = ResizeToFit(SIZE)(surroundings(image, world_to_voxel(world.double(), image.affine).numpy()))
-    picture = overlay_picture(image, world[:1], world[1:], [""], size=SIZE if len(axes) == 2 else 3 * SIZE)
+    if dims == 2:
+        image = ResizeToFit(SIZE)(surroundings(image, world_to_voxel(world, image.affine).numpy()))
+    picture = overlay_picture(image, world[:1], world[1:], [""], size=SIZE if dims == 2 else 3 * SIZE)
     return stacked([text_strip([[(title, TEXT)]], picture.width), picture])
 
 

@@ -16,7 +16,7 @@ import common
 from common.bundle.check import check, problems
 from common.bundle.listing import list_bundles
 from common.bundle.location import PACKAGE, bundle_folders, package_version
-from common.bundle.package import package
+from common.bundle.package import flattened, package
 from common.bundle.unpack import unpack
 from common.errors import InputError
 
@@ -121,11 +121,28 @@ def test_an_overlay_becomes_the_settings_of_a_bundle_of_its_own(name, tmp_path, 
         parser = ConfigParser()
         parser.read_config([str(source / "configs" / f"{stem}.json"), str(source / "configs" / "cpu.json")])
         laid_over = {key: value for key, value in parser.get().items() if key != "_meta_"}
+        laid_over["shipped_weights"] = own["shipped_weights"]  # models/model.pt in the package
         wanted = {key: value for key, value in laid_over.items() if stem == "train" or key in own}
         text = re.sub(r"\bscripts\b", "common", json.dumps(configs[stem]))
         text = text.replace(f"'{name}_cpu', '{package_version()}'", f"'{name}'")
         assert json.loads(text) == wanted != own
     assert set(overlay) & set(configs["inference"])
+
+
+OVERLAYS = [(folder.name, path.stem) for folder in BUNDLES for path in sorted((folder / "configs").glob("*.json"))]
+
+
+@pytest.mark.parametrize(
+    ("name", "overlay"), [each for each in OVERLAYS if each[1] in ("cpu", "slim", "localization_unet")]
+)
+def test_a_packaged_overlay_trains_and_predicts_with_one_network(name, overlay):
+    source = BUNDLES[NAMES.index(name)]
+    configs = {path.stem: json.loads(path.read_text()) for path in (source / "configs").glob("*.json")}
+    packaged = flattened(configs, {**configs[overlay], "network_def::in_channels": 1}, overlay)
+    train, inference = (
+        ConfigParser(packaged[stem]).get_parsed_content("network_def") for stem in ("train", "inference")
+    )
+    assert str(train) == str(inference)
 
 
 def test_an_overlay_with_shipped_weights_finds_them_where_they_are_in_the_package(tmp_path):
@@ -136,7 +153,7 @@ def test_an_overlay_with_shipped_weights_finds_them_where_they_are_in_the_packag
     for stem in ("train", "inference"):
         config = json.loads((folder / "configs" / f"{stem}.json").read_text())
         assert config["shipped_weights"] == "$@bundle_root + '/models/model.pt'"
-        assert config["network_def"]["stride"] == 2
+        assert config["stride"] == 2
 
 
 def test_an_overlay_that_is_not_there_or_is_a_command_is_refused(tmp_path):

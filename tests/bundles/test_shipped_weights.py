@@ -20,20 +20,27 @@ HANDS = [path for path in SHIPPED if path.parents[1].name.endswith("_hand")]
 
 def overlays(path):
     """Names of the configs that weights were trained with, as their file tells."""
-    return [part for part in path.stem.removeprefix("model").split("_") if part]
+    label = path.stem.removeprefix("model").removeprefix("_")
+    known = (path.parents[1] / "configs" / f"{label}.json").is_file()
+    return [label] if known else [part for part in label.split("_") if part]
 
 
 def each(paths):
     return pytest.mark.parametrize("path", paths, ids=lambda path: f"{path.parents[1].name}-{path.stem}")
 
 
+def test_the_hand_bundle_ships_weights():
+    assert BUNDLES / "scn_hand" / "models" / "model_slim.pt" in SHIPPED
+
+
 @each(SHIPPED)
 def test_they_fit_into_a_repository_and_into_their_network(path):
     assert path.stat().st_size <= 25e6
-    weights = read_checkpoint(path)
-    assert {tensor.dtype for tensor in weights.values() if tensor.ndim > 1} == {torch.float16}
+    weights, network = read_checkpoint(path), network_of(path.parents[1], "inference", *overlays(path))
+    kernels = [name for name, parameter in network.named_parameters() if parameter.ndim > 1]
+    assert {weights[name].dtype for name in kernels} == {torch.float16}
     assert all(tensor.isfinite().all() for tensor in weights.values())
-    load_weights(network_of(path.parents[1], "inference", *overlays(path)), path)
+    load_weights(network, path)
 
 
 @each(SHIPPED)

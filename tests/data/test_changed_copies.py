@@ -19,8 +19,8 @@ def copies(tmp_path_factory):
     x, y = np.meshgrid(np.arange(SIZE[0]), np.arange(SIZE[1]))
     film = 20 + sum(200 * np.exp(-((x - px) ** 2 + (y - py) ** 2) / (2 * 2.5**2)) for px, py in POINTS)
     Image.fromarray(film.astype(np.uint8)).save(folder / "film.png")
-    items = [{"image": "film.png", "landmarks": POINTS}]
-    write_datalist(folder, name="spots", phantom=True, landmarks=[*"abcd"], training=items, test=items)
+    items = [{"image": "film.png", "landmarks": [*POINTS, None, "absent"], "spacing": [0.2, 0.2]}]
+    write_datalist(folder, name="spots", phantom=True, landmarks=[*"abcdef"], training=items, test=items)
     changed_copies(str(folder), str(folder / "copies"))
     return folder / "copies"
 
@@ -37,7 +37,8 @@ def test_landmarks_lie_on_the_spots_of_the_copy(copies, change):
     (item,) = load_datalist(copies, change)
     film = np.asarray(Image.open(item["image"]), dtype=float)
     film = 255 - film if change == "inverted" else film
-    present = [point for point in item["landmarks"] if point is not None]
+    assert item["landmarks"][4:] == [None, "absent"]
+    present = [point for point in item["landmarks"][:4] if point is not None]
     assert len(present) >= 3
     for point in present:
         assert spot_near(film, point) == pytest.approx(point, abs=0.4)
@@ -45,21 +46,40 @@ def test_landmarks_lie_on_the_spots_of_the_copy(copies, change):
 
 def test_what_is_cropped_away_is_not_annotated_in_the_copy(copies):
     lists = {change: load_datalist(copies, change)[0] for change in CHANGES}
-    assert [p is None for p in lists["cropped_top"]["landmarks"]] == [False, False, True, False]
-    assert [p is None for p in lists["cropped_left"]["landmarks"]] == [False, False, False, True]
+    assert [p is None for p in lists["cropped_top"]["landmarks"][:4]] == [False, False, True, False]
+    assert [p is None for p in lists["cropped_left"]["landmarks"][:4]] == [False, False, False, True]
     assert Image.open(lists["cropped_top"]["image"]).size == (120, 120)
     assert Image.open(lists["cropped_right"]["image"]).size == (90, 160)
 
 
 def test_mirrored_and_scaled_points_are_those_computed_by_hand(copies):
     changes = ("mirrored", "smaller", "rotated_left")
-    lists = {change: np.array(load_datalist(copies, change)[0]["landmarks"]) for change in changes}
+    lists = {change: np.array(load_datalist(copies, change)[0]["landmarks"][:4]) for change in changes}
     np.testing.assert_allclose(lists["mirrored"][:, 0], 119 - np.array(POINTS)[:, 0], atol=1e-6)
     middle = (np.array(SIZE) - 1) / 2
     np.testing.assert_allclose(lists["smaller"], middle + 0.7 * (np.array(POINTS) - middle), atol=1e-6)
-    assert np.linalg.norm(lists["rotated_left"][0] - lists["rotated_left"][1]) == pytest.approx(np.hypot(40, 40))
+    turned = lists["rotated_left"] - lists["rotated_left"][:1]  # counterclockwise, y down
+    cos, sin = np.cos(np.pi / 6), np.sin(np.pi / 6)
+    expected = (np.array(POINTS) - POINTS[0]) @ np.array([[cos, -sin], [sin, cos]])
+    np.testing.assert_allclose(turned, expected, atol=1e-6)
 
 
-def test_copies_beside_their_own_source_are_refused(copies):
-    with pytest.raises(InputError, match="is the source itself"):
-        changed_copies(str(copies), str(copies), "mirrored")
+def test_copies_keep_the_size_of_a_pixel_in_millimetres(copies):
+    spacings = {change: load_datalist(copies, change)[0]["spacing"] for change in CHANGES}
+    assert spacings["unchanged"] == pytest.approx([0.2, 0.2]) == spacings["rotated_right"]
+    assert spacings["smaller"] == pytest.approx([0.2 / 0.7] * 2)
+    assert spacings["larger"] == pytest.approx([0.2 / 1.3] * 2)
+
+
+def test_a_folder_that_is_there_is_refused_and_a_failure_leaves_nothing(copies, tmp_path):
+    with pytest.raises(InputError, match="is there already"):
+        changed_copies(str(copies.parent / "datalist.json"), str(copies.parent))
+    good = load_datalist(copies, "unchanged")
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    items = [*good, {"image": str(tmp_path / "bad.png"), "landmarks": good[0]["landmarks"]}]
+    write_datalist(tmp_path, name="bad", phantom=True, landmarks=[*"abcdef"], test=items)
+    with pytest.raises(InputError, match="bad.png"):
+        changed_copies(str(tmp_path), str(tmp_path / "copies"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.png", "datalist.json"]
+    write_datalist(tmp_path, name="good", phantom=True, landmarks=[*"abcdef"], test=good)
+    assert set(changed_copies(str(tmp_path), str(tmp_path / "copies"))) == set(CHANGES)

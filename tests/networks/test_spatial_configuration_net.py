@@ -57,14 +57,16 @@ def test_with_a_stride_the_first_convolution_sees_blocks_of_voxels(spatial_dims)
     torch.testing.assert_close(conv(image), expected)
 
 
+@pytest.mark.parametrize("kind", [SpatialConfigurationNet, LocalizationUNet])
 @pytest.mark.parametrize("spatial_dims", [2, 3])
-def test_with_a_stride_landmarks_are_learned_and_found_in_voxels_of_the_image(spatial_dims):
+def test_with_a_stride_landmarks_are_learned_and_found_in_voxels_of_the_image(spatial_dims, kind):
     """Perfect heatmaps of the loss's own size: the loss is zero, and inference finds the points to 0.02 voxel."""
     points = torch.tensor([[[13.3, 20.6, 17.9], [21.0, 12.45, 15.2]]])[..., :spatial_dims]
     target = draw_heatmaps((points + 0.5) / 2 - 0.5, [18] * spatial_dims, 2.5)
-    network = SpatialConfigurationNet(spatial_dims, 1, 2, stride=2, **SMALL)
+    network = kind(spatial_dims, 1, 2, stride=2)
     network.local_appearance.forward = lambda image: target
-    network.spatial_configuration.forward = torch.ones_like
+    if kind is SpatialConfigurationNet:
+        network.spatial_configuration.forward = torch.ones_like
     image = torch.zeros(1, 1, *[36] * spatial_dims)
     assert HeatmapLoss(2, spatial_dims, 2.5, stride=2)(network.train()(image), points).item() == pytest.approx(0)
     heatmaps = network.eval()(image)

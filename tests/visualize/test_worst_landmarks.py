@@ -31,7 +31,9 @@ def has(picture, colour):
 
 
 def test_the_largest_errors_come_first_with_both_points_on_the_film(film, tmp_path, capsys):
-    rows = [  # world is RAS: pixels with both signs turned
+    rows = [
+        ["pixels", 900.0, "pixel", "measured", 0.9, -100, -200, -102, -200],  # not comparable with millimetres
+        # world is RAS: pixels with both signs turned
         ["near", 2.0, "mm", "measured", 0.9, -100, -200, -102, -200],
         ["far", 500.0, "mm", "measured", 0.3, -50, -100, -350, -500],
         ["corner", 7.5, "mm", "measured", 0.5, -1, -1, -5, -7],
@@ -61,7 +63,22 @@ def test_a_volume_is_shown_in_three_planes(tmp_path):
     assert page.format == "JPEG" and 2.5 * SIZE < page.width <= 3 * SIZE
 
 
-@pytest.mark.parametrize("content", ["", "image,landmark\na,b\n", "status,error\nmeasured,many\n"])
+HEADER = "image,landmark,error,unit,status,confidence,predicted_x,predicted_y,true_x,true_y\n"
+
+
+SHORT_ROW = "a.png,tip,1.0,mm,measured,0.5,1,2\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "image,landmark\na,b\n",
+        "status,error\nmeasured,many\n",
+        HEADER,
+        HEADER + "a.png,tip,1.0,mm,measured,0.5,1,2\n",
+    ],
+)
 def test_other_tables_are_refused(tmp_path, content):
     (tmp_path / "errors.csv").write_text(content)
     with pytest.raises(InputError, match="errors.csv"):
