@@ -264,7 +264,7 @@ FAULTS = {
     "LICENSE: is missing or empty": lambda folder: (folder / "LICENSE").write_text(""),
     "is no valid JSON": replace("configs/evaluate.json", "{", "{{"),
     "'authors' is a required property": edit("metadata", lambda c: c.pop("authors")),
-    "version 0.2.0 is not in the changelog": edit("metadata", lambda c: c.update(version="0.2.0")),
+    "version 9.0.0 is not in the changelog": edit("metadata", lambda c: c.update(version="9.0.0")),
     "the changelog goes on after": edit("metadata", lambda c: c["changelog"].update({"0.10.0": "more"})),
     "its landmarks are not those": edit("train", lambda c: c["landmarks"].reverse()),
     "a name stands twice": edit("inference", lambda c: c["landmarks"].append(c["landmarks"][0])),
