@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,13 @@ CHANGES: dict[str, Callable[[MetaTensor], MetaTensor]] = {
 }
 
 
-def changed_copies(source: str, target: str, list_name: str = "test") -> dict[str, int]:
+def changed_copies(
+    source: str,
+    target: str,
+    list_name: str = "test",
+    reference_points: Sequence[int] = (),
+    reference_length: float = 0.0,
+) -> dict[str, int]:
     """Write changed copies of a list of radiographs, a list for each change, to evaluate a trained model on.
 
     The changes: mirrored; rotated by 30 degrees to either side (the image grows); content smaller (0.7) or larger
@@ -79,6 +85,9 @@ def changed_copies(source: str, target: str, list_name: str = "test") -> dict[st
         source: folder with a `datalist.json` of 2D images.
         target: new folder of the copies and their `datalist.json`.
         list_name: which list is copied.
+        reference_points: two landmarks, counted from 0, of known distance (`[1,5]` of the hand); with it the copies
+            know their millimetres where a reference is cropped away.
+        reference_length: that distance in mm.
 
     Returns:
         number of images per list.
@@ -94,6 +103,7 @@ def changed_copies(source: str, target: str, list_name: str = "test") -> dict[st
     names = info["landmarks"]
     items = load_datalist(source, list_name)
     training = load_datalist(source, "training") if info["lists"].get("training") else []
+    millimetres = MillimetreScaled(reference_points=reference_points, reference_length=reference_length)
     lists: dict[str, list[dict]] = {change: [] for change in CHANGES}
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
@@ -103,7 +113,8 @@ def changed_copies(source: str, target: str, list_name: str = "test") -> dict[st
                 (folder / change).mkdir(parents=True)
             for number, item in enumerate(items):
                 image, label = load_annotated(item, names)
-                scale = mm_per_world(item, image)
+                known = millimetres({"image": image, "label": label, "spacing": item.get("spacing")})
+                scale = known["mm_per_world"] if known["unit"] == "mm" else None
                 low, high = float(image.min()), float(image.max())
                 image = (image - low) / max(high - low, 1e-6)
                 for change, apply in CHANGES.items():
@@ -124,14 +135,6 @@ def changed_copies(source: str, target: str, list_name: str = "test") -> dict[st
     except OSError as error:
         raise InputError(f"{target}: cannot be written ({error.strerror}); choose another folder.") from error
     return tell_lists(root)
-
-
-def mm_per_world(item: Mapping[str, Any], image: MetaTensor) -> float | None:
-    """Millimetres of a world unit by the datalist's spacing or the file's header; None where neither tells."""
-    if item.get("spacing") is not None:
-        return MillimetreScaled.by_spacing(item["spacing"], image.meta)
-    scale = float(image.meta.get("mm_per_world", np.nan))
-    return scale if np.isfinite(scale) else None
 
 
 def write_copy(image: MetaTensor, label: torch.Tensor, path: Path, scale: float | None) -> dict[str, Any]:

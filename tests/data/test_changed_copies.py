@@ -71,6 +71,17 @@ def test_copies_keep_the_size_of_a_pixel_in_millimetres(copies):
     assert spacings["larger"] == pytest.approx([0.2 / 1.3] * 2)
 
 
+def test_a_reference_of_known_length_gives_millimetres_to_copies_that_have_lost_it(copies, tmp_path):
+    items = [{"image": load_datalist(copies, "unchanged")[0]["image"], "landmarks": POINTS}]
+    write_datalist(tmp_path, name="unknown size", phantom=True, landmarks=[*"abcd"], test=items)
+    changed_copies(str(tmp_path), str(tmp_path / "without"))
+    assert "spacing" not in load_datalist(tmp_path / "without", "unchanged")[0]
+    changed_copies(str(tmp_path), str(tmp_path / "with"), reference_points=[1, 2], reference_length=50.0)
+    (item,) = load_datalist(tmp_path / "with", "cropped_top")
+    assert item["landmarks"][2] is None
+    assert item["spacing"] == pytest.approx([50 / np.hypot(20, 72)] * 2)
+
+
 def test_a_folder_that_is_there_is_refused_and_a_failure_leaves_nothing(copies, tmp_path):
     with pytest.raises(InputError, match="is there already"):
         changed_copies(str(copies.parent / "datalist.json"), str(copies.parent))
