@@ -1,7 +1,14 @@
+import logging
+
 import pytest
 import torch
 
-from common.inferers import AutocastInferer
+from common.inferers import AutocastInferer, autocast
+
+
+@pytest.fixture(autouse=True)
+def cpu_with_bfloat16(monkeypatch):
+    monkeypatch.setattr(autocast, "cpu_computes_bfloat16", lambda: True)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
@@ -27,3 +34,17 @@ def test_gradients_pass_through_to_the_weights():
 def test_further_arguments_reach_the_network():
     result = AutocastInferer("float32")(torch.ones(1), lambda x, factor, plus=0: x * factor + plus, 3, plus=1)
     assert result.item() == 4
+
+
+@pytest.mark.parametrize("supported", [True, False])
+def test_bfloat16_is_float32_where_the_cpu_would_emulate_it(monkeypatch, caplog, supported):
+    monkeypatch.undo()  # of the fixture
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: supported)
+    autocast.cpu_computes_bfloat16.cache_clear()
+    inferer = AutocastInferer("bfloat16")
+    with caplog.at_level(logging.WARNING):
+        types = {inferer(torch.rand(1, 1, 8, 8), torch.nn.Conv2d(1, 2, 3)).dtype for _ in range(2)}
+    autocast.cpu_computes_bfloat16.cache_clear()
+    assert types == {torch.bfloat16 if supported else torch.float32}
+    warnings = [] if supported else ["This CPU has no instructions for bfloat16: float32 is taken instead."]
+    assert caplog.messages == warnings
