@@ -1,5 +1,6 @@
 """From landmarks in files to world coordinates beside the image, and from world back to the image's file."""
 
+import functools
 import logging
 import os
 from collections.abc import Hashable, Mapping, Sequence
@@ -190,6 +191,13 @@ def _spatial_dims(meta: Mapping[str, Any]) -> int:
     return int(np.asarray(meta["spatial_shape"]).size)
 
 
+@functools.cache
+def image_loader(spatial_dims: int) -> LoadImage:
+    """Reads files of D dimensions as (1, *spatial); one for all of them, since MONAI warns whenever one is made."""
+    reader = LandmarkImageReader(spatial_dims=spatial_dims)
+    return LoadImage(reader=reader, ensure_channel_first=True, image_only=True)
+
+
 def load_annotated(
     item: Mapping[str, Any], names: Sequence[str], spatial_dims: int = 2
 ) -> tuple[MetaTensor, torch.Tensor]:
@@ -206,7 +214,6 @@ def load_annotated(
     Raises:
         InputError: if the image cannot be read, has other dimensions, or its landmarks do not fit.
     """
-    reader = LandmarkImageReader(spatial_dims=spatial_dims)
-    image = LoadImage(reader=reader, ensure_channel_first=True, image_only=True)(item["image"])
+    image = image_loader(spatial_dims)(item["image"])
     annotation = {key: item[key] for key in ("landmarks", "label") if key in item}
     return image, LoadLandmarksd("label", names=names, outside="ignore")({"image": image, **annotation})["label"]

@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.transforms import LoadImage
 from PIL import Image, ImageDraw
 
-from ..data.image_files import LandmarkImageReader
 from ..data.markups_files import TO_RAS
 from ..errors import InputError
 from ..transforms.coordinates import world_to_voxel
+from ..transforms.landmark_loading import image_loader
 from .overlay import ERROR, PREDICTION, TEXT, grey_picture, picture_font
 
 LINE = (90, 200, 255)
@@ -36,7 +35,7 @@ def draw_markups(
     Raises:
         InputError: if the image is no flat one, or a file holds no markups.
     """
-    plane = LoadImage(reader=LandmarkImageReader(spatial_dims=2), ensure_channel_first=True)(str(image))
+    plane = image_loader(2)(str(image))
     picture, factor = grey_picture(plane[0], size)
     canvas, font, radius = ImageDraw.Draw(picture), picture_font(round(size / 70)), max(picture.size) / 250
     affine = torch.as_tensor(np.asarray(plane.meta["plane_affine"], dtype=np.float64))

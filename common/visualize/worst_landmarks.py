@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.transforms import LoadImage, SpatialCrop
+from monai.transforms import SpatialCrop
 from PIL import Image
 
 from ..data.atomic_writing import replaced_atomically, require_writable
-from ..data.image_files import LandmarkImageReader
 from ..errors import InputError
 from ..transforms.coordinates import world_to_voxel
+from ..transforms.landmark_loading import image_loader
 from ..transforms.resize_to_fit import ResizeToFit
 from .overlay import TEXT
 from .overlay_picture import overlay_picture
@@ -88,8 +88,7 @@ def draw_case(row: Mapping[str, Any], title: str) -> Image.Image:
     a volume."""
     world = row["world"]
     dims = world.shape[1]
-    reader = LandmarkImageReader(spatial_dims=dims)
-    image = LoadImage(reader=reader, ensure_channel_first=True, image_only=True)(row["image"])
+    image = image_loader(dims)(row["image"])
     if dims == 2:
         image = ResizeToFit(SIZE)(surroundings(image, world_to_voxel(world, image.affine).numpy()))
     picture = overlay_picture(image, world[:1], world[1:], [""], size=SIZE if dims == 2 else 3 * SIZE)
