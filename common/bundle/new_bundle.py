@@ -15,12 +15,12 @@ from .location import PACKAGE_NAME
 
 CHANGED = {  # configs, and what a bundle of this collection has in them
     "train": ("bundle_root", "dataset_dir", "landmarks"),
-    "inference": ("bundle_root", "dataset_dir", "landmarks", "plausibility", "handlers"),
+    "inference": ("bundle_root", "dataset_dir", "landmarks", "handlers"),
     "evaluate": ("protocol", "measures"),
     "metadata": ("version", "network_data_format"),
 }
 COPIED = ("configs/multi_gpu_train.json", "configs/logging.conf", "LICENSE")
-COPIED_WHERE_THERE = ("configs/cpu.json",)
+COPIED_WHERE_THERE = ("configs/cpu.json", "configs/local_stage.json")
 OTHER_TASKS = ("detection", "classification", "deepgrow", "deepedit")  # what MONAI Label reads from such names
 MEASURES_OF_ANY_ANATOMY = (".MeanShape",)
 TO_BE_WRITTEN = "To be written by the owner"
@@ -35,7 +35,7 @@ Made from {source} with other landmarks. Search for "{todo}" in `docs/` and `con
 
 ## Tags
 
-Landmark localisation, heatmap regression. {todo}: anatomy and kind of image.
+Landmark localisation, {method}. {todo}: anatomy and kind of image.
 
 ## Model description
 
@@ -45,7 +45,7 @@ Finds {count} landmarks, named in `configs/inference.json`, with the network and
 ## Data and preprocessing
 
 Made for the data set "{dataset}"; preprocessing and augmentation are those of {source}.
-Millimetres come from the pixel spacing.
+Millimetres come {millimetres}.
 {todo}: images, annotators, how the lists were divided.
 
 ## Performance
@@ -103,9 +103,10 @@ DATA_LICENSE = """{name} is trained and evaluated on data that are not part of i
 def new_bundle(source: str, name: str, dataset_dir: str) -> Path:
     """Make a bundle for the landmarks of a data set, with the network and settings of another bundle.
 
-    Landmarks, data set, channels and texts become the new ones. Millimetres come from the pixel spacing, and the
-    evaluation writes no measure of the source's anatomy. Overlays other than `cpu.json`, weights, outputs and pictures
-    stay behind. The data set's path becomes absolute, so that commands find it from any directory.
+    Landmarks, data set, channels and texts become the new ones. Millimetres come from the spacing of the images, and
+    the evaluation writes no measure of the source's anatomy. Overlays other than `cpu.json` and `local_stage.json`,
+    weights, outputs and pictures stay behind. The data set's path becomes absolute, so that commands find it from any
+    directory.
 
     Args:
         source: folder of a bundle, such as `bundles/scn_hand`.
@@ -116,7 +117,7 @@ def new_bundle(source: str, name: str, dataset_dir: str) -> Path:
         the new folder.
 
     Raises:
-        InputError: if the source is no bundle with heatmaps, the target exists or cannot be written, the name is not
+        InputError: if the source is no bundle of landmarks, the target exists or cannot be written, the name is not
             usable, or the data set or its landmarks cannot stand in a config.
     """
     source_dir, target = Path(os.path.abspath(str(source))), Path(os.path.abspath(str(name)))
@@ -136,17 +137,25 @@ def new_bundle(source: str, name: str, dataset_dir: str) -> Path:
         config["landmarks"] = landmarks
     _forget_shape(configs["inference"])
     _take_millimetres_from_spacing(configs["train"])
-    _forget_anatomy(configs["evaluate"])
+    volumes = len(_format_of(configs["metadata"], "inputs", "image")["spatial_shape"]) == 3
+    _forget_anatomy(configs["evaluate"], "by the voxel spacing of the files" if volumes else "by pixel spacing")
     _describe(configs["metadata"], **described)
 
     files = {f"configs/{key}.json": compact_json(config).encode() for key, config in configs.items()}
     copied = [*COPIED, *(path for path in COPIED_WHERE_THERE if (source_dir / path).is_file())]
     files |= {path: (source_dir / path).read_bytes() for path in copied}
-    files["docs/README.md"] = _readme(target, configs["metadata"], has_cpu="configs/cpu.json" in files, **described)
+    files["docs/README.md"] = _readme(
+        target,
+        configs["metadata"],
+        has_cpu="configs/cpu.json" in files,
+        millimetres=f"from the {'voxel' if volumes else 'pixel'} spacing",
+        **described,
+    )
     files["docs/data_license.txt"] = _data_license(source_dir, target.name, info["name"])
     _write_folder(target, files)
     print(f"{target}: made from {origin} for {len(landmarks)} landmarks; docs/README.md has its commands.")
-    print(f"Before a training look at image_size and augmentation; search its files for '{TO_BE_WRITTEN}'.")
+    size = "image_size" if "image_size" in configs["train"] else "voxel_size"
+    print(f"Before a training look at {size} and augmentation; search its files for '{TO_BE_WRITTEN}'.")
     return target
 
 
@@ -164,19 +173,45 @@ def _read_bundle(source: Path) -> dict[str, dict[str, Any]]:
             raise InputError(f"{path}: is no well-formed JSON ({error}); correct it.") from error
         if lacking := [key for key in keys if key not in configs[name]]:
             raise InputError(f"{path}: has no '{lacking[0]}'; take a bundle of this collection.")
-    formats = configs["metadata"]["network_data_format"]
-    if formats["outputs"].get("pred", {}).get("format") != "heatmap":
-        raise InputError(f"{source}: its network gives no heatmap for each landmark; take a bundle that does.")
+    output = _format_of(configs["metadata"], "outputs", "pred")
+    if not (_gives_heatmaps(output) or _gives_patch_grid(output)):
+        raise InputError(
+            f"{source}: its network gives neither a heatmap nor displacements and presence for each landmark; take a "
+            "bundle whose network does."
+        )
     return configs
+
+
+def _format_of(metadata: dict[str, Any], side: str, name: str) -> dict[str, Any]:
+    """What `network_data_format` says of an input or output; nothing where it is silent."""
+    return metadata["network_data_format"].get(side, {}).get(name, {})
+
+
+def _gives_heatmaps(output: dict[str, Any]) -> bool:
+    return output.get("format") == "heatmap"
+
+
+def _gives_patch_grid(output: dict[str, Any]) -> bool:
+    return any(channel.endswith(" presence") for channel in output.get("channel_def", {}).values())
+
+
+def _channels(output: dict[str, Any], landmarks: list[str]) -> list[str]:
+    """Names of the channels: landmarks, or displacements along each axis and then presence (noothout2020)."""
+    if _gives_heatmaps(output):
+        return landmarks
+    axes = "xyz"[: len(output["spatial_shape"])]
+    displacements = [f"{landmark} {axis} displacement" for landmark in landmarks for axis in axes]
+    return displacements + [f"{landmark} presence" for landmark in landmarks]
 
 
 def _forget_shape(config: dict[str, Any]) -> None:
     """Take out what tells images of something else, which was measured on the source's anatomy, and its lines."""
     for handler in config["handlers"]:
         handler.pop("measurements", None)
-    config["plausibility"]["mean_shape"] = []
-    config["min_mean_confidence"] = 0.0
-    config["max_shape_distance"] = 1.0
+    if "plausibility" in config:
+        config["plausibility"]["mean_shape"] = []
+        config["min_mean_confidence"] = 0.0
+        config["max_shape_distance"] = 1.0
 
 
 def _check_name(target: Path) -> None:
@@ -226,9 +261,9 @@ def _dictionaries(value: Any) -> Iterator[dict[str, Any]]:
         yield from _dictionaries(child)
 
 
-def _forget_anatomy(evaluate: dict[str, Any]) -> None:
+def _forget_anatomy(evaluate: dict[str, Any], millimetres: str) -> None:
     """Take out what an evaluation does with the source's landmarks alone, and its observers."""
-    evaluate["protocol"]["millimetres"] = "by pixel spacing"
+    evaluate["protocol"]["millimetres"] = millimetres
     evaluate["measures"] = [m for m in evaluate["measures"] if m["_target_"].endswith(MEASURES_OF_ANY_ANATOMY)]
     if evaluate.pop("observers", None) is not None:
         for key in [key for key, value in evaluate.items() if re.search(r"@observers\b", str(value))]:
@@ -238,6 +273,7 @@ def _forget_anatomy(evaluate: dict[str, Any]) -> None:
 def _describe(metadata: dict[str, Any], name: str, source: str, landmarks: list[str], dataset: str) -> None:
     """Give metadata the new channels, and texts that claim nothing of the source's for the new bundle."""
     count = len(landmarks)
+    output = _format_of(metadata, "outputs", "pred")
     metadata |= {
         "version": "0.1.0",
         "changelog": {"0.1.0": f"Made from {source} for {count} landmarks; no weights yet"},
@@ -247,22 +283,28 @@ def _describe(metadata: dict[str, Any], name: str, source: str, landmarks: list[
         f"{TO_BE_WRITTEN}: what it finds, and how well",
         "data_source": f"Data set '{dataset}'. {TO_BE_WRITTEN}: its origin, and who annotated it",
         "label_classes": f"{count} points, none where a landmark was not annotated",
-        "pred_classes": f"{count} heatmaps with a full peak of 1",
+        "pred_classes": f"{count} heatmaps with a full peak of 1"
+        if _gives_heatmaps(output)
+        else f"for every patch, displacements to {count} landmarks and logits of their presence",
         "eval_metrics": {},
         "references": [
             *(reference for reference in metadata.get("references", []) if not reference.startswith(TO_BE_WRITTEN)),
             f"{TO_BE_WRITTEN}: publications of the data; those above are of the network, from {source}",
         ],
     }
-    formats = metadata["network_data_format"]
-    formats["outputs"]["pred"] |= {"num_channels": count, "channel_def": dict(zip(map(str, range(count)), landmarks))}
-    points = formats["post_processed_outputs"]["pred"]
+    channels = _channels(output, landmarks)
+    output |= {
+        "num_channels": len(channels),
+        "channel_def": {str(number): channel for number, channel in enumerate(channels)},
+    }
+    points = _format_of(metadata, "post_processed_outputs", "pred")
     points["spatial_shape"] = [count, *points["spatial_shape"][1:]]
 
 
 def _readme(target: Path, metadata: dict[str, Any], has_cpu: bool, landmarks: list[str], **described: str) -> bytes:
     """README.md with the sections of every bundle, and commands that find the bundle where it lies."""
     in_bundles = target.parent.name == "bundles"
+    heatmaps = _gives_heatmaps(_format_of(metadata, "outputs", "pred"))
     return README.format(
         count=len(landmarks),
         todo=TO_BE_WRITTEN,
@@ -271,6 +313,7 @@ def _readme(target: Path, metadata: dict[str, Any], has_cpu: bool, landmarks: li
         cpu=",'$C/cpu.json'" if has_cpu else "",
         cpu_note="; without `cpu.json` on a machine with a GPU" if has_cpu else "",
         references="\n".join(f"{number}. {text}" for number, text in enumerate(metadata["references"], 1)),
+        method="heatmap regression" if heatmaps else "patch regression and classification",
         **described,
     ).encode()
 

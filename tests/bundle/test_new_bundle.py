@@ -12,6 +12,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 from monai.bundle import ConfigParser, ConfigWorkflow, verify_metadata
@@ -31,22 +32,36 @@ SCHEMA = REPOSITORY / "common" / "bundle" / "meta_schema.json"
 NAMES = ["femur", "tibia", "patella"]
 POINTS = [[20, 30], [44, 26], [33, 60]]
 SPACING = 0.5
-DACN = {"num_filters": 4, "context_size": [8, 8], "context_filters": 4}
+FILM, VOLUME = {"image_size": [64, 64]}, {"voxel_size": [1.0, 1.0, 1.0]}
+DACN = {**FILM, "num_filters": 4, "context_size": [8, 8], "context_filters": 4}
+PATCHES = {
+    "filters": [2, 4, 4], "blocks": [1, 1], "pooled_blocks": [0], "head_filters": 4, "local_filters": [4, 4],
+    "local_head_filters": 4,
+}  # fmt: skip
 # Every source with settings that make its network tiny, and others that make its training so.
 TINY = {
     "scn_hand": (
-        {"num_filters": 4, "num_levels": 3, "spatial_filters": 4, "spatial_kernel_size": 3, "spatial_downsampling": 8},
+        {
+            **FILM,
+            **{"num_filters": 4, "num_levels": 3},
+            **{"spatial_filters": 4, "spatial_kernel_size": 3, "spatial_downsampling": 8},
+        },
         {"iterations": 1, "validation_iterations": 1},
     ),
-    "farnet_spine": ({"num_filters": 8}, {"max_epochs": 1, "val_interval": 1, "encoder_weights": "random"}),
+    "farnet_spine": ({**FILM, "num_filters": 8}, {"max_epochs": 1, "val_interval": 1, "encoder_weights": "random"}),
     "dacn_cephalometric": (DACN, {"max_epochs": 1, "val_interval": 1, "template_films": 1}),
+    "patch_regression_olfactory_mr": (
+        {**VOLUME, **PATCHES},
+        {"iterations": 1, "validation_iterations": 1, "local_iterations": 1, "sub_image_size": [16, 16, 16]},
+    ),
 }
+VOLUMES = ("patch_regression_olfactory_mr",)
 each_source = pytest.mark.parametrize("source", TINY)
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A folder with a data set `knees` of four pictures, and `bundles` with a bundle made from each source."""
+    """A folder with data sets `knees` of four films and `scans` of four volumes, and a bundle made from each source."""
     home = tmp_path_factory.mktemp("home")
     (home / "knees").mkdir()
     film = np.add.outer(np.arange(96), np.arange(64)).astype(np.uint8) // 2
@@ -58,10 +73,20 @@ def home(tmp_path_factory):
         items.append({"image": f"{number}.png", "landmarks": POINTS, "spacing": [SPACING] * 2})
     lists = {"training": items[:2], "validation": items[2:3], "test": items[3:]}
     (home / "knees" / "datalist.json").write_text(json.dumps({"name": "our knees", "landmarks": NAMES, **lists}))
+    (home / "scans").mkdir()
+    for items in lists.values():
+        for item in items:
+            item["image"] = item["image"].replace(".png", ".nii")
+            item["landmarks"] = [[*point, number] for number, point in enumerate(POINTS, 4)]
+            del item["spacing"]
+            volume = np.repeat(film.T[..., None], 16, axis=2).astype(np.int16)
+            nibabel.save(nibabel.Nifti1Image(volume, np.diag([SPACING] * 3 + [1])), home / "scans" / item["image"])
+    (home / "scans" / "datalist.json").write_text(json.dumps({"name": "our knees", "landmarks": NAMES, **lists}))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
         for source in TINY:
-            arguments = ["new", str(BUNDLES / source), f"bundles/{source}_knee", "--dataset_dir", "knees"]
+            data = "scans" if source in VOLUMES else "knees"
+            arguments = ["new", str(BUNDLES / source), f"bundles/{source}_knee", "--dataset_dir", data]
             patch.setattr(sys, "argv", ["common.bundle", *arguments])
             runpy.run_module("common.bundle", run_name="__main__")
     return home
@@ -129,8 +154,13 @@ def test_metadata_has_the_new_channels_and_claims_nothing_of_the_source(home, so
     made, old = json.loads(path.read_text()), configs_of(BUNDLES / source)["metadata"]
     verify_metadata(meta_file=str(path), filepath=str(SCHEMA))
     formats = copy.deepcopy(old["network_data_format"])
-    formats["outputs"]["pred"] |= {"num_channels": 3, "channel_def": {"0": "femur", "1": "tibia", "2": "patella"}}
-    formats["post_processed_outputs"]["pred"]["spatial_shape"] = [3, 2]
+    channels = NAMES
+    if source in VOLUMES:
+        moves = [f"{name} {axis} displacement" for name in NAMES for axis in "xyz"]
+        channels = [*moves, "femur presence", "tibia presence", "patella presence"]
+    channel_def = {str(number): channel for number, channel in enumerate(channels)}
+    formats["outputs"]["pred"] |= {"num_channels": len(channels), "channel_def": channel_def}
+    formats["post_processed_outputs"]["pred"]["spatial_shape"] = [3, 3 if source in VOLUMES else 2]
     assert made["network_data_format"] == formats
     assert (made["version"], list(made["changelog"]), made["name"]) == ("0.1.0", ["0.1.0"], f"{source}_knee")
     kept = {key for key in old if made[key] == old[key]} - {"version", "eval_metrics"}
@@ -182,7 +212,7 @@ def test_the_new_bundle_trains_evaluates_and_predicts(home, source, tmp_path, mo
 
     def run(*names, **overrides):
         files = [str(bundle / "configs" / f"{name}.json") for name in names]
-        settings = {"device": "$torch.device('cpu')", "image_size": [64, 64], **network, **overrides}
+        settings = {"device": "$torch.device('cpu')", **network, **overrides}
         workflow = ConfigWorkflow(files, logging_file=False, workflow_type=names[0], **settings)
         workflow.initialize()
         workflow.run()
@@ -194,13 +224,16 @@ def test_the_new_bundle_trains_evaluates_and_predicts(home, source, tmp_path, mo
     run("train", "evaluate", **training, max_overlays=1)
     report = json.loads((tmp_path / "run" / "evaluation_test" / "metrics.json").read_text())
     assert report["protocol"]["bundle"] == f"{source}_knee"
-    assert (report["protocol"]["millimetres"], report["protocol"]["unit"]) == ("by pixel spacing", "mm")
+    millimetres = "by the voxel spacing of the files" if source in VOLUMES else "by pixel spacing"
+    assert (report["protocol"]["millimetres"], report["protocol"]["unit"]) == (millimetres, "mm")
     weights = str(tmp_path / "run" / "model.pt")
     run("inference", output_dir=str(tmp_path / "predictions"), prediction_lists=["test"], ckpt_path=weights)
     rows = list(csv.DictReader((tmp_path / "predictions" / "landmarks.csv").open()))
     assert [row["name"] for row in rows] == NAMES
-    found = np.array([[float(row["pixel_x"]), float(row["pixel_y"])] for row in rows])
-    assert report["overall"]["mean"] == pytest.approx(SPACING * np.linalg.norm(found - POINTS, axis=1).mean(), rel=1e-3)
+    truth = np.array([[*point, number] for number, point in enumerate(POINTS, 4)] if source in VOLUMES else POINTS)
+    columns = [key for key in ("pixel_x", "pixel_y", "pixel_z") if rows[0].get(key)]
+    found = np.array([[float(row[key]) for key in columns] for row in rows])
+    assert report["overall"]["mean"] == pytest.approx(SPACING * np.linalg.norm(found - truth, axis=1).mean(), rel=1e-3)
     shutil.rmtree(tmp_path / "run")  # checkpoints of a hundred megabytes
 
 
@@ -234,7 +267,7 @@ REFUSED = {
     "source is no bundle": ({"source": "knees"}, "is no bundle, for it has no configs/train.json"),
     "source is broken": ({"source": "broken"}, "broken/configs/train.json: is no well-formed JSON"),
     "source has no landmarks": ({"source": "foreign"}, "foreign/configs/inference.json: has no 'landmarks'"),
-    "source gives no heatmaps": ({"source": "patches"}, "patches: its network gives no heatmap"),
+    "source gives something else": ({"source": "grids"}, "grids: its network gives neither a heatmap nor"),
     "data set is not there": ({"dataset_dir": "nothing"}, "there is no such data set"),
     "data set has no names": ({"dataset_dir": "unnamed"}, "unnamed: its datalist names no landmarks"),
     "name of a landmark is an expression": ({"dataset_dir": "$"}, "misread the landmark '\\$tibia'"),
@@ -248,11 +281,11 @@ REFUSED = {
 def test_bad_input_is_refused_in_a_sentence_and_leaves_nothing(home, reason, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(home / "knees", tmp_path / "knees")
-    for path in ("bundles/taken", "broken", "foreign", "patches"):
+    for path in ("bundles/taken", "broken", "foreign", "grids"):
         shutil.copytree(home / "bundles" / "scn_hand_knee", tmp_path / path)
     Path("broken/configs/train.json").write_text('{"landmarks": [')
     Path("foreign/configs/inference.json").write_text('{"bundle_root": ".", "dataset_dir": "."}')
-    metadata = Path("patches/configs/metadata.json")
+    metadata = Path("grids/configs/metadata.json")
     metadata.write_text(metadata.read_text().replace('"heatmap"', '"grid"'))
     for folder, content in {
         "unnamed": {"training": []},
