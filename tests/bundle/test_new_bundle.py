@@ -54,6 +54,10 @@ TINY = {
         {**VOLUME, **PATCHES},
         {"iterations": 1, "validation_iterations": 1, "local_iterations": 1, "sub_image_size": [16, 16, 16]},
     ),
+    "patch_regression_cephalometric": (
+        {**FILM, **PATCHES},
+        {"iterations": 1, "validation_iterations": 1, "local_iterations": 1, "sub_image_size": [32, 32]},
+    ),
 }
 VOLUMES = ("patch_regression_olfactory_mr",)
 each_source = pytest.mark.parametrize("source", TINY)
@@ -155,8 +159,9 @@ def test_metadata_has_the_new_channels_and_claims_nothing_of_the_source(home, so
     verify_metadata(meta_file=str(path), filepath=str(SCHEMA))
     formats = copy.deepcopy(old["network_data_format"])
     channels = NAMES
-    if source in VOLUMES:
-        moves = [f"{name} {axis} displacement" for name in NAMES for axis in "xyz"]
+    if source.startswith("patch_regression"):
+        axes = "xyz" if source in VOLUMES else "xy"
+        moves = [f"{name} {axis} displacement" for name in NAMES for axis in axes]
         channels = [*moves, "femur presence", "tibia presence", "patella presence"]
     channel_def = {str(number): channel for number, channel in enumerate(channels)}
     formats["outputs"]["pred"] |= {"num_channels": len(channels), "channel_def": channel_def}
