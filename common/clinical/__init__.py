@@ -16,8 +16,10 @@ from .mean_shape import MeanShape, mean_shape_error
 from .spine_errors import (
     L4_L5_CENTROIDS,
     L4_L5_MM,
+    counting_errors,
     image_fractions,
     mean_squared_fraction,
     pooled_correlation,
+    vertebra_levels,
 )
 from .spine_measure import SpineMeasure

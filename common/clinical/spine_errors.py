@@ -1,4 +1,4 @@
-"""Errors of spine landmarks: as fractions of the image (FARNet's Table 3), and the 35 mm that scale them.
+"""Errors of spine landmarks: as fractions of the image (FARNet's Table 3), of counting, and the 35 mm that scale them.
 
 The films have no pixel spacing. "The physical distance between the L4 and L5 vertebra" is taken as 35 mm (reddy,
 section IV), here between the centroids of their corners: `L4_L5_CENTROIDS` are the reference points that
@@ -9,6 +9,7 @@ AASCE's 481 training films, as in adults; were it the gap between the end plates
 import numpy as np
 import torch
 
+from .cobb import VERTEBRAE
 from .geometry import clinical_points
 
 # Corners of the last two of 17 vertebrae, counted from zero.
@@ -46,3 +47,44 @@ def pooled_correlation(pred: torch.Tensor, truth: torch.Tensor) -> float:
     if known.sum() < 2:
         return float("nan")
     return float(torch.corrcoef(torch.stack([pred[known], truth[known]]))[0, 1])
+
+
+def vertebra_levels(pred: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """At which true vertebra each predicted one lies: that with the nearest centroid of its corners.
+
+    Args:
+        pred: (B, 68, 2), four corners of each vertebra from the top.
+        truth: likewise, in the same pixels.
+
+    Returns:
+        int64 (B, 17), counted from 0 at the top; -1 for a predicted vertebra without a position, and on a film whose
+        true vertebrae are not all known.
+    """
+    pred, truth = (clinical_points(p).unflatten(-2, (VERTEBRAE, 4)).mean(-2) for p in (pred, truth))
+    distance = torch.cdist(pred, truth)
+    return torch.where(distance.isnan().any(-1), -1, distance.nan_to_num().argmin(-1))
+
+
+def counting_errors(pred: torch.Tensor, truth: torch.Tensor) -> dict[str, int]:
+    """Vertebrae that a prediction skips or counts twice, the typical failure in a column of look-alikes.
+
+    Args:
+        pred: (B, 68, 2), four corners of each vertebra from the top.
+        truth: likewise, in the same pixels.
+
+    Returns:
+        `films` with all 17 vertebrae in both; of these `films_with_errors`, and over all of them vertebrae `skipped`
+        (no predicted vertebra lies there), `counted_twice` (two or more do), and `misnumbered` (predicted vertebrae
+        that lie at another one than their own).
+    """
+    levels = vertebra_levels(pred, truth)
+    levels = levels[(levels >= 0).all(-1)]
+    visits = torch.nn.functional.one_hot(levels, VERTEBRAE).sum(-2)
+    misnumbered = levels != torch.arange(VERTEBRAE)
+    return {
+        "films": len(levels),
+        "films_with_errors": int(misnumbered.any(-1).sum()),
+        "skipped": int((visits == 0).sum()),
+        "counted_twice": int((visits > 1).sum()),
+        "misnumbered": int(misnumbered.sum()),
+    }

@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
-from ..metrics import radial_errors
+from ..metrics import bootstrap_interval, bootstrap_over_images, radial_errors
 from .cobb import COBB_ANGLES, cobb_angles, cobb_smape, cobb_smape_per_film
 from .film import Film, evaluated_film
-from .spine_errors import image_fractions, mean_squared_fraction, pooled_correlation
+from .spine_errors import counting_errors, image_fractions, mean_squared_fraction, pooled_correlation
 
 
 class SpineMeasure:
@@ -18,12 +19,13 @@ class SpineMeasure:
 
     - `percent_of_image_height`: the mean radial error; `mean_squared_error`: as a fraction of the image, over films,
       points and axes; `correlation`: Pearson's, of all coordinates together, as fractions of the image;
+    - `counting`: how often a vertebra is skipped or counted twice (`counting_errors`);
     - `cobb`: `films` with predicted and true angles, `smape` in percent, `mean_absolute_difference` of each angle in
       degrees, against the angles of the true corners;
     - `cobb_published`, where items carry published angles: the same against these, and their `smape_floor`, that of
       the true corners.
 
-    `cobb_angles.csv` has a row per film.
+    `ci95` beside these are 95 % intervals by bootstrap over films. `cobb_angles.csv` has a row per film.
 
     Args:
         angles_key: key of the items with three published Cobb angles in degrees.
@@ -55,16 +57,20 @@ class SpineMeasure:
 
     def summary(self) -> dict[str, Any]:
         sizes = torch.tensor([film.size for film in self.films], dtype=torch.float64)
-        pred, truth = (
-            image_fractions(torch.stack([getattr(film, key) for film in self.films]), sizes)
-            for key in ("pred", "truth")
-        )
+        pixels = [torch.stack([getattr(film, key) for film in self.films]) for key in ("pred", "truth")]
+        pred, truth = (image_fractions(points, sizes) for points in pixels)
         angles = self.angles()
         errors = torch.stack([radial_errors(film.pred, film.truth) / film.size[1] for film in self.films])
+        measures = {
+            "percent_of_image_height": lambda films: float(100 * errors[films].nanmean()),
+            "mean_squared_error": lambda films: mean_squared_fraction(pred[films], truth[films]),
+            "correlation": lambda films: pooled_correlation(pred[films], truth[films]),
+        }
+        count = len(self.films)
         result = {
-            "percent_of_image_height": float(100 * errors.nanmean()),
-            "mean_squared_error": mean_squared_fraction(pred, truth),
-            "correlation": pooled_correlation(pred, truth),
+            **{name: measure(np.arange(count)) for name, measure in measures.items()},
+            "ci95": {name: bootstrap_over_images(count, measure) for name, measure in measures.items()},
+            "counting": counting_errors(*pixels),
             "cobb": cobb_errors(angles["predicted"], angles["true"]),
         }
         if "published" in angles:
@@ -82,21 +88,28 @@ class SpineMeasure:
 
     def headline(self) -> str:
         summary = self.summary()
-        cobb = summary["cobb"]
+        cobb, counting = summary["cobb"], summary["counting"]
         each = ", ".join(f"{value:.2f}" for value in cobb["mean_absolute_difference"].values())
         return (
             f"mean error {summary['percent_of_image_height']:.2f} % of the image height; "
             f"Cobb angles of {cobb['films']} films: SMAPE {cobb['smape']:.2f} %, mean absolute difference {each} "
             f"degrees; MSE {summary['mean_squared_error']:.5f} of the image, "
-            f"correlation {summary['correlation']:.4f}"
+            f"correlation {summary['correlation']:.4f}; vertebrae skipped or counted twice in "
+            f"{counting['films_with_errors']} of {counting['films']} films"
         )
 
 
 def cobb_errors(pred: torch.Tensor, truth: torch.Tensor) -> dict[str, Any]:
     """Number of films with angles in both, SMAPE in percent, mean absolute differences in degrees: angles (B, 3)."""
     difference = (pred - truth).abs()
+    smape = cobb_smape_per_film(pred, truth).unsqueeze(1).numpy()
+    intervals = [bootstrap_interval(column.unsqueeze(1).numpy(), np.mean) for column in difference.T]
     return {
         "films": int(difference.isfinite().all(1).sum()),
         "smape": cobb_smape(pred, truth),
         "mean_absolute_difference": dict(zip(COBB_ANGLES, difference.nanmean(0).tolist())),
+        "ci95": {
+            "smape": bootstrap_interval(smape, np.mean),
+            "mean_absolute_difference": dict(zip(COBB_ANGLES, intervals)),
+        },
     }

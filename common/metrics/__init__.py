@@ -4,6 +4,7 @@ from .comparison import compare_errors
 from .radial_error import (
     RadialError,
     bootstrap_interval,
+    bootstrap_over_images,
     error_intervals,
     error_statistics,
     is_lower,

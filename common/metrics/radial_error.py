@@ -42,14 +42,26 @@ def bootstrap_interval(
     Landmarks of one image are not independent, so whole images are drawn. `statistic` takes a flat array of the
     finite errors.
     """
+
+    def of_images(drawn: np.ndarray) -> float:
+        errors = table[drawn]
+        errors = errors[np.isfinite(errors)]
+        return statistic(errors) if errors.size else float("nan")
+
+    return bootstrap_over_images(len(table), of_images, repeats, seed, level)
+
+
+def bootstrap_over_images(
+    count: int, statistic: Any, repeats: int = 1000, seed: int = 0, level: float = 0.95
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of a statistic that takes the indices (count,) of images drawn with replacement.
+
+    Draws of which it makes NaN do not count; NaN where no other is left.
+    """
     rng = np.random.default_rng(seed)
-    values = []
-    for _ in range(repeats):
-        drawn = table[rng.integers(len(table), size=len(table))]
-        drawn = drawn[np.isfinite(drawn)]
-        if drawn.size:
-            values.append(statistic(drawn))
-    if not values:
+    values = np.array([statistic(rng.integers(count, size=count)) for _ in range(repeats)], dtype=np.float64)
+    values = values[~np.isnan(values)]
+    if not values.size:
         return float("nan"), float("nan")
     tail = 50 * (1 - level)
     low, high = np.percentile(values, [tail, 100 - tail])

@@ -245,6 +245,21 @@ def test_the_spine_report_has_cobb_angles_and_errors_of_the_image(tmp_path, caps
     floor = 100 * (6 / (2 * true_angles.sum(1) + 6)).mean()
     assert spine["cobb_published"]["smape_floor"] == pytest.approx(floor)
 
+    counting = spine["counting"]
+    middles = [points.reshape(3, 17, 4, 2).mean(2) for points in (pred, truth)]
+    distances = np.linalg.norm(middles[0][:, :, None] - middles[1][:, None], axis=-1)
+    assert counting["misnumbered"] == (distances.argmin(-1) != np.arange(17)).sum()
+
+    each_film = [np.linalg.norm(pred - truth, axis=-1)[i].mean() / 1.6 for i in range(3)]
+    low, high = spine["ci95"]["percent_of_image_height"]
+    assert min(each_film) <= low < spine["percent_of_image_height"] < high <= max(each_film) + 1e-9
+    low, high = spine["ci95"]["correlation"]
+    assert low <= spine["correlation"] <= high <= 1
+    low, high = spine["cobb"]["ci95"]["smape"]
+    assert 0 < low < spine["cobb"]["smape"] < high
+    low, high = spine["cobb"]["ci95"]["mean_absolute_difference"]["second"]
+    assert difference[:, 1].min() <= low < difference[:, 1].mean() < high <= difference[:, 1].max()
+
     percent, line = spine["percent_of_image_height"], capsys.readouterr().out.splitlines()[-1]
     assert line.startswith(f"mean error {percent:.2f} % of the image height; Cobb angles of 3 films: SMAPE ")
 
@@ -264,8 +279,7 @@ def test_an_evaluation_that_runs_again_forgets_the_first(tmp_path):
         (tmp_path / run).mkdir()
         items = [{"landmarks": truth, "predicted": truth}]
         metrics, _ = evaluate(tmp_path / run, items, measure, [str(n) for n in range(68)])
-    assert metrics["spine"]["cobb"] == {
-        "films": 1,
-        "smape": 0.0,
-        "mean_absolute_difference": {"first": 0.0, "second": 0.0, "third": 0.0},
-    }
+    cobb = metrics["spine"]["cobb"]
+    assert (cobb["films"], cobb["smape"]) == (1, 0.0)
+    assert cobb["mean_absolute_difference"] == {"first": 0.0, "second": 0.0, "third": 0.0}
+    assert metrics["spine"]["counting"]["films"] == 1

@@ -9,9 +9,11 @@ from scipy.stats import pearsonr
 from common.clinical import (
     L4_L5_CENTROIDS,
     L4_L5_MM,
+    counting_errors,
     image_fractions,
     mean_squared_fraction,
     pooled_correlation,
+    vertebra_levels,
 )
 from common.transforms import MillimetreScaled
 
@@ -76,3 +78,40 @@ def test_a_missing_corner_of_l5_leaves_pixels():
     label[0, 66] = torch.nan
     item = scale(label)
     assert item["mm_per_world"] == 1 and item["unit"] == "pixel"
+
+
+def spine(levels):
+    """A film (1, 68, 2) whose vertebrae lie at the given levels of a column with 20 pixels from one to the next."""
+    corners = torch.tensor([[-10.0, -6], [10, -6], [-10, 6], [10, 6]])
+    middles = torch.stack([torch.full((len(levels),), 50.0), 20.0 * torch.tensor(levels)], 1)
+    return (middles[:, None] + corners).reshape(1, -1, 2)
+
+
+ALL = [float(level) for level in range(17)]
+COLUMNS = {
+    "as it is": (ALL, (0, 0, 0, 0)),
+    "0.4 of a level too low": ([level + 0.4 for level in ALL], (0, 0, 0, 0)),
+    "the sixth twice, and right from the eighth": ([*ALL[:6], 5.1, *ALL[7:]], (1, 1, 1, 1)),
+    "the sixth skipped, and so one too low to the end": ([*ALL[:5], *ALL[6:], 16.0], (1, 1, 1, 11)),
+    "one too high from the third": ([*ALL[:2], *[level - 1 for level in ALL[2:]]], (1, 1, 1, 15)),
+    "two exchanged": ([*ALL[:8], 9.0, 8.0, *ALL[10:]], (1, 0, 0, 2)),
+}
+
+
+@pytest.mark.parametrize("how", COLUMNS)
+def test_vertebrae_that_are_skipped_or_counted_twice_are_counted(how):
+    levels, expected = COLUMNS[how]
+    names = ("films_with_errors", "skipped", "counted_twice", "misnumbered")
+    assert counting_errors(spine(levels), spine(ALL)) == {"films": 1, **dict(zip(names, expected))}
+    two = counting_errors(torch.cat([spine(ALL), spine(levels)]), torch.cat([spine(ALL)] * 2))
+    assert two == {"films": 2, **dict(zip(names, expected))}
+    assert vertebra_levels(spine(levels), spine(ALL)).tolist() == [[round(level) for level in levels]]
+
+
+def test_films_with_a_vertebra_that_is_not_known_are_not_counted():
+    pred, truth = torch.cat([spine(ALL)] * 3), torch.cat([spine(ALL)] * 3)
+    pred[0, 7], truth[1, 9] = torch.inf, torch.nan
+    levels = vertebra_levels(pred, truth)
+    assert levels[0].tolist() == [0, -1, *range(2, 17)]
+    assert levels[1].tolist() == [-1] * 17
+    assert counting_errors(pred, truth)["films"] == 1
