@@ -19,7 +19,7 @@ from ..transforms.millimetres import MillimetreScaled
 from .datalist import datalist_info, load_datalist, tell_lists, write_datalist
 from .landmark_points import ABSENT
 
-DEGREES, SMALLER, LARGER, CROPPED, DARK, BRIGHT = 30.0, 0.7, 1.3, 0.25, 2.0, 0.5
+DARK, BRIGHT = 2.0, 0.5
 
 
 def scaled(factor: float) -> Callable[[MetaTensor], MetaTensor]:
@@ -48,21 +48,24 @@ def gamma(exponent: float) -> Callable[[MetaTensor], MetaTensor]:
     return lambda image: image**exponent
 
 
-# of images (1, W, H) with grey values in [0, 1]
-CHANGES: dict[str, Callable[[MetaTensor], MetaTensor]] = {
-    "unchanged": lambda image: image,
-    "mirrored": Flip(0),
-    "rotated_left": rotated(DEGREES),  # counterclockwise as one sees it, y down
-    "rotated_right": rotated(-DEGREES),
-    "smaller": scaled(SMALLER),
-    "larger": scaled(LARGER),
-    "inverted": lambda image: 1 - image,
-    "dark": gamma(DARK),
-    "bright": gamma(BRIGHT),
-    "cropped_top": without(1, CROPPED, 0),
-    "cropped_left": without(0, CROPPED, 0),
-    "cropped_right": without(0, 0, CROPPED),
-}
+def changes(
+    degrees: float = 30.0, smaller: float = 0.7, larger: float = 1.3, cropped: float = 0.25
+) -> dict[str, Callable[[MetaTensor], MetaTensor]]:
+    """What is done to images (1, W, H) with grey values in [0, 1], by name; arguments of `changed_copies`."""
+    return {
+        "unchanged": lambda image: image,
+        "mirrored": Flip(0),
+        "rotated_left": rotated(degrees),  # counterclockwise as one sees it, y down
+        "rotated_right": rotated(-degrees),
+        "smaller": scaled(smaller),
+        "larger": scaled(larger),
+        "inverted": lambda image: 1 - image,
+        "dark": gamma(DARK),
+        "bright": gamma(BRIGHT),
+        "cropped_top": without(1, cropped, 0),
+        "cropped_left": without(0, cropped, 0),
+        "cropped_right": without(0, 0, cropped),
+    }
 
 
 def changed_copies(
@@ -71,15 +74,19 @@ def changed_copies(
     list_name: str = "test",
     reference_points: Sequence[int] = (),
     reference_length: float = 0.0,
+    degrees: float = 30.0,
+    smaller: float = 0.7,
+    larger: float = 1.3,
+    cropped: float = 0.25,
 ) -> dict[str, int]:
     """Write changed copies of a list of radiographs, a list for each change, to evaluate a trained model on.
 
-    The changes: mirrored; rotated by 30 degrees to either side (the image grows); content smaller (0.7) or larger
-    (1.3) on an image of the same size; grey values inverted, or to the power of 2 (dark) or 0.5 (bright); a quarter
-    cropped at the top, left or right. Landmarks move along; those that are no longer on the image are not annotated in
-    the copy, absent ones stay absent. Copies are 8-bit PNG, with black where nothing of the original is, and state the
-    spacing where that of the original is known; unchanged ones are there to compare. The training list of the source,
-    if there is one, stays for measures that need it.
+    The changes: mirrored; rotated to either side (the image grows); content smaller or larger on an image of the
+    same size; grey values inverted, or to the power of 2 (dark) or 0.5 (bright); cropped at the top, left or right.
+    Landmarks move along; those that are no longer on the image are not annotated in the copy, absent ones stay
+    absent. Copies are 8-bit PNG, with black where nothing of the original is, and state the spacing where that of
+    the original is known; unchanged ones are there to compare. The training list of the source, if there is one,
+    stays for measures that need it.
 
     Args:
         source: folder with a `datalist.json` of 2D images.
@@ -88,14 +95,27 @@ def changed_copies(
         reference_points: two landmarks, counted from 0, of known distance (`[1,5]` of the hand); with it the copies
             know their millimetres where a reference is cropped away.
         reference_length: that distance in mm.
+        degrees: of the rotations, more than 0 and less than 90.
+        smaller: size of the smaller content, between 0 and 1.
+        larger: size of the larger content, more than 1.
+        cropped: share of the image that is cropped away, between 0 and 1.
 
     Returns:
         number of images per list.
 
     Raises:
-        InputError: if the source is malformed, an image cannot be read or is no 2D image, or the target is there
-            already or cannot be written.
+        InputError: if a change is out of its range, the source is malformed, an image cannot be read or is no 2D image,
+            or the target is there already or cannot be written.
     """
+    for name, value, low, high in (
+        ("degrees", degrees, 0, 90),
+        ("smaller", smaller, 0, 1),
+        ("larger", larger, 1, float("inf")),
+        ("cropped", cropped, 0, 1),
+    ):
+        if not low < value < high:
+            raise InputError(f"--{name} {value}: is not between {low} and {high}; give a number that is.")
+    applied = changes(degrees, smaller, larger, cropped)
     root = Path(target).absolute()
     if root.exists():
         raise InputError(f"{target}: is there already; give a new folder for the copies, or remove it.")
@@ -104,12 +124,12 @@ def changed_copies(
     items = load_datalist(source, list_name)
     training = load_datalist(source, "training") if info["lists"].get("training") else []
     millimetres = MillimetreScaled(reference_points=reference_points, reference_length=reference_length)
-    lists: dict[str, list[dict]] = {change: [] for change in CHANGES}
+    lists: dict[str, list[dict]] = {change: [] for change in applied}
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{root.name}.", suffix=".tmp", dir=root.parent) as temporary:
             folder = Path(temporary) / root.name
-            for change in CHANGES:
+            for change in applied:
                 (folder / change).mkdir(parents=True)
             for number, item in enumerate(items):
                 image, label = load_annotated(item, names)
@@ -117,7 +137,7 @@ def changed_copies(
                 scale = known["mm_per_world"] if known["unit"] == "mm" else None
                 low, high = float(image.min()), float(image.max())
                 image = (image - low) / max(high - low, 1e-6)
-                for change, apply in CHANGES.items():
+                for change, apply in applied.items():
                     name = f"{change}/{number:04d}_{Path(item['image']).stem}.png"
                     group = item.get("group", Path(item["image"]).stem)
                     entry = {"image": name, "group": group, **write_copy(apply(image), label[0], folder / name, scale)}

@@ -5,9 +5,10 @@ import pytest
 from PIL import Image
 
 from common.data import load_datalist, write_datalist
-from common.data.changed_copies import CHANGES, changed_copies
+from common.data.changed_copies import changed_copies, changes
 from common.errors import InputError
 
+CHANGES = list(changes())
 SIZE = (120, 160)
 POINTS = [[40.0, 60.0], [80.0, 100.0], [60.0, 28.0], [24.0, 90.0]]
 
@@ -94,3 +95,25 @@ def test_a_folder_that_is_there_is_refused_and_a_failure_leaves_nothing(copies, 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.png", "datalist.json"]
     write_datalist(tmp_path, name="good", phantom=True, landmarks=[*"abcdef"], test=good)
     assert set(changed_copies(str(tmp_path), str(tmp_path / "copies"))) == set(CHANGES)
+
+
+def test_how_much_is_changed_is_a_setting(copies, tmp_path):
+    folder = copies.parent
+    changed_copies(str(folder), str(tmp_path / "less"), degrees=10, smaller=0.9, larger=1.1, cropped=0.1)
+    lists = {change: load_datalist(tmp_path / "less", change)[0] for change in CHANGES}
+    assert Image.open(lists["cropped_top"]["image"]).size == (120, 144)
+    assert lists["smaller"]["spacing"] == pytest.approx([0.2 / 0.9] * 2)
+    assert lists["larger"]["spacing"] == pytest.approx([0.2 / 1.1] * 2)
+    turned = np.array(lists["rotated_right"]["landmarks"][:2])
+    across = np.subtract(turned[1], turned[0])
+    before = np.subtract(POINTS[1], POINTS[0])
+    assert np.degrees(np.arctan2(across[1], across[0]) - np.arctan2(before[1], before[0])) == pytest.approx(
+        10, abs=0.01
+    )
+
+
+@pytest.mark.parametrize(("name", "value"), [("degrees", 0), ("smaller", 1.2), ("larger", 0.5), ("cropped", 25)])
+def test_a_change_out_of_its_range_is_refused(copies, tmp_path, name, value):
+    with pytest.raises(InputError, match=f"^--{name} {value}: is not between"):
+        changed_copies(str(copies.parent), str(tmp_path / "copies"), **{name: value})
+    assert not (tmp_path / "copies").exists()
