@@ -160,7 +160,7 @@ def new_bundle(source: str, name: str, dataset_dir: str) -> Path:
 
 
 def _read_bundle(source: Path) -> dict[str, dict[str, Any]]:
-    """The configs that are changed, or InputError where the folder is no bundle with landmarks and heatmaps."""
+    """The configs that are changed, or InputError where the folder is no bundle of landmarks."""
     wanted = [*(f"configs/{name}.json" for name in CHANGED), *COPIED]
     if missing := [path for path in wanted if not (source / path).is_file()]:
         raise InputError(f"{source}: is no bundle, for it has no {missing[0]}; give the folder of one.")

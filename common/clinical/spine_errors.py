@@ -73,9 +73,9 @@ def counting_errors(pred: torch.Tensor, truth: torch.Tensor) -> dict[str, int]:
         truth: likewise, in the same pixels.
 
     Returns:
-        `films` with all 17 vertebrae in both; of these `films_with_errors`, and over all of them vertebrae `skipped`
-        (no predicted vertebra lies there), `counted_twice` (two or more do), and `misnumbered` (predicted vertebrae
-        that lie at another one than their own).
+        `films` with all 17 vertebrae in both; over all of them vertebrae `skipped` (no predicted vertebra lies there),
+        `counted_twice` (two or more do), and `misnumbered` (predicted vertebrae that lie at another one than their
+        own), and `films_with_errors`, those with any of these.
     """
     levels = vertebra_levels(pred, truth)
     levels = levels[(levels >= 0).all(-1)]

@@ -19,7 +19,7 @@ class SpineMeasure:
 
     - `percent_of_image_height`: the mean radial error; `mean_squared_error`: as a fraction of the image, over films,
       points and axes; `correlation`: Pearson's, of all coordinates together, as fractions of the image;
-    - `counting`: how often a vertebra is skipped or counted twice (`counting_errors`);
+    - `counting`: how often a vertebra is skipped, counted twice or misnumbered (`counting_errors`);
     - `cobb`: `films` with predicted and true angles, `smape` in percent, `mean_absolute_difference` of each angle in
       degrees, against the angles of the true corners;
     - `cobb_published`, where items carry published angles: the same against these, and their `smape_floor`, that of
@@ -94,7 +94,7 @@ class SpineMeasure:
             f"mean error {summary['percent_of_image_height']:.2f} % of the image height; "
             f"Cobb angles of {cobb['films']} films: SMAPE {cobb['smape']:.2f} %, mean absolute difference {each} "
             f"degrees; MSE {summary['mean_squared_error']:.5f} of the image, "
-            f"correlation {summary['correlation']:.4f}; vertebrae skipped or counted twice in "
+            f"correlation {summary['correlation']:.4f}; vertebrae miscounted in "
             f"{counting['films_with_errors']} of {counting['films']} films"
         )
 

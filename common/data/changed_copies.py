@@ -98,7 +98,7 @@ def changed_copies(
         degrees: of the rotations, more than 0 and less than 90.
         smaller: size of the smaller content, between 0 and 1.
         larger: size of the larger content, more than 1.
-        cropped: share of the image that is cropped away, between 0 and 1.
+        cropped: share of the image that is cropped away, between 0 and 0.9.
 
     Returns:
         number of images per list.
@@ -111,9 +111,9 @@ def changed_copies(
         ("degrees", degrees, 0, 90),
         ("smaller", smaller, 0, 1),
         ("larger", larger, 1, float("inf")),
-        ("cropped", cropped, 0, 1),
+        ("cropped", cropped, 0, 0.9),
     ):
-        if not low < value < high:
+        if not (isinstance(value, (int, float)) and low < value < high):
             raise InputError(f"--{name} {value}: is not between {low} and {high}; give a number that is.")
     applied = changes(degrees, smaller, larger, cropped)
     root = Path(target).absolute()

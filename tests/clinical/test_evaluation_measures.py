@@ -222,6 +222,7 @@ def columns(count, seed):
 def test_the_spine_report_has_cobb_angles_and_errors_of_the_image(tmp_path, capsys):
     truth = columns(3, 0).reshape(3, 68, 2)
     pred = truth + np.random.default_rng(5).normal(size=truth.shape)
+    pred[1, 16:64] = pred[1, 20:68]  # the fifth vertebra is skipped, the last one counted twice
     published = cobb_angles(torch.tensor(truth), SIZE[1]) + torch.tensor([1.0, 2.0, 3.0])
     items = [
         {"landmarks": truth[i].tolist(), "predicted": pred[i].tolist(), "cobb_angles": published[i].tolist()}
@@ -245,11 +246,8 @@ def test_the_spine_report_has_cobb_angles_and_errors_of_the_image(tmp_path, caps
     floor = 100 * (6 / (2 * true_angles.sum(1) + 6)).mean()
     assert spine["cobb_published"]["smape_floor"] == pytest.approx(floor)
 
-    counting = spine["counting"]
-    middles = [points.reshape(3, 17, 4, 2).mean(2) for points in (pred, truth)]
-    distances = np.linalg.norm(middles[0][:, :, None] - middles[1][:, None], axis=-1)
-    assert counting["misnumbered"] == (distances.argmin(-1) != np.arange(17)).sum()
-
+    counting = {"films": 3, "films_with_errors": 1, "skipped": 1, "counted_twice": 1, "misnumbered": 12}
+    assert spine["counting"] == counting
     each_film = [np.linalg.norm(pred - truth, axis=-1)[i].mean() / 1.6 for i in range(3)]
     low, high = spine["ci95"]["percent_of_image_height"]
     assert min(each_film) <= low < spine["percent_of_image_height"] < high <= max(each_film) + 1e-9
@@ -260,8 +258,15 @@ def test_the_spine_report_has_cobb_angles_and_errors_of_the_image(tmp_path, caps
     low, high = spine["cobb"]["ci95"]["mean_absolute_difference"]["second"]
     assert difference[:, 1].min() <= low < difference[:, 1].mean() < high <= difference[:, 1].max()
 
+    low, high = spine["ci95"]["mean_squared_error"]
+    squares = (((pred - truth) / SIZE) ** 2).mean((1, 2))
+    assert squares.min() <= low * 1.000001 and high <= squares.max() * 1.000001
+    assert low < spine["mean_squared_error"] < high
+    assert 0 < spine["cobb_published"]["ci95"]["smape"][0] < spine["cobb_published"]["smape"]
+
     percent, line = spine["percent_of_image_height"], capsys.readouterr().out.splitlines()[-1]
     assert line.startswith(f"mean error {percent:.2f} % of the image height; Cobb angles of 3 films: SMAPE ")
+    assert line.endswith("; vertebrae miscounted in 1 of 3 films")
 
     row = tables["cobb_angles.csv"][1]
     assert float(row["predicted_first"]) == pytest.approx(angles[1, 0], abs=1e-5)
@@ -283,3 +288,14 @@ def test_an_evaluation_that_runs_again_forgets_the_first(tmp_path):
     assert (cobb["films"], cobb["smape"]) == (1, 0.0)
     assert cobb["mean_absolute_difference"] == {"first": 0.0, "second": 0.0, "third": 0.0}
     assert metrics["spine"]["counting"]["films"] == 1
+
+
+def test_films_on_which_nothing_was_found_have_no_errors_and_no_intervals(tmp_path):
+    truth = columns(2, 0).reshape(2, 68, 2).tolist()
+    items = [{"landmarks": points, "predicted": [None] * 68} for points in truth]
+    metrics, _ = evaluate(tmp_path, items, SpineMeasure(), [str(n) for n in range(68)])
+    spine = metrics["spine"]
+    assert spine["percent_of_image_height"] is None
+    assert set(map(tuple, spine["ci95"].values())) == {(None, None)}
+    assert spine["counting"]["films"] == spine["cobb"]["films"] == 0
+    assert spine["cobb"]["ci95"]["smape"] == [None, None]

@@ -112,7 +112,9 @@ def test_how_much_is_changed_is_a_setting(copies, tmp_path):
     )
 
 
-@pytest.mark.parametrize(("name", "value"), [("degrees", 0), ("smaller", 1.2), ("larger", 0.5), ("cropped", 25)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("degrees", 0), ("degrees", "ten"), ("smaller", 1.2), ("larger", 0.5), ("cropped", 25)]
+)
 def test_a_change_out_of_its_range_is_refused(copies, tmp_path, name, value):
     with pytest.raises(InputError, match=f"^--{name} {value}: is not between"):
         changed_copies(str(copies.parent), str(tmp_path / "copies"), **{name: value})
