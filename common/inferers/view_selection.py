@@ -20,6 +20,8 @@ class ViewSelectingInferer(AutocastInferer):
         mirror_axis: spatial axis that is mirrored, 0 for x; None for no mirror.
         inversion: the sum of a grey value and its inverse (0 for images in [-1, 1], 1 for [0, 1]); None for no
             inversion.
+        padding: grey value of the rows and columns that were padded to an image, which an inversion leaves as they
+            are; None where it inverts them too.
         enough: mean confidence with which the first view is taken without a look at the others.
         dtype: of `AutocastInferer`.
     """
@@ -28,12 +30,14 @@ class ViewSelectingInferer(AutocastInferer):
         self,
         mirror_axis: int | None = 0,
         inversion: float | None = None,
+        padding: float | None = None,
         enough: float = 0.8,
         dtype: str = "float32",
     ) -> None:
         super().__init__(dtype)
         self.mirror_axis = mirror_axis
         self.inversion = inversion
+        self.padding = padding
         self.enough = enough
         mirrors = [False] if mirror_axis is None else [False, True]
         inversions = [False] if inversion is None else [False, True]
@@ -46,7 +50,7 @@ class ViewSelectingInferer(AutocastInferer):
         confidence = mean_confidence(heatmaps)
         unsure = (confidence < self.enough).nonzero().flatten()
         for mirrored, inverted in self.views[1:] if len(unsure) else []:
-            view = self.inversion - images[unsure] if inverted else images[unsure]
+            view = self.invert(images[unsure]) if inverted else images[unsure]
             seen = super().__call__(self.mirror(view) if mirrored else view, network, *args, **kwargs)
             surer = mean_confidence(seen)
             better = surer > confidence[unsure]
@@ -54,6 +58,17 @@ class ViewSelectingInferer(AutocastInferer):
             heatmaps[chosen] = self.mirror(seen[better]) if mirrored else seen[better]
             confidence[chosen] = surer[better]
         return heatmaps
+
+    def invert(self, images: torch.Tensor) -> torch.Tensor:
+        """Images (B, C, *spatial) with inverted grey values."""
+        inverse = self.inversion - images
+        if self.padding is None:
+            return inverse
+        content = (images != self.padding).any(1, keepdim=True)
+        for axis in range(2, images.ndim):  # rows and columns in which anything is not padding
+            others = [other for other in range(2, images.ndim) if other != axis]
+            inverse = inverse.where(content.any(dim=others, keepdim=True), self.padding)
+        return inverse
 
     def mirror(self, images: torch.Tensor) -> torch.Tensor:
         return images.flip(2 + self.mirror_axis)

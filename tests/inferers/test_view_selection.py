@@ -74,3 +74,30 @@ def test_of_unknown_images_the_first_view_is_kept():
 def test_images_with_an_affine_give_plain_heatmaps():
     image = MetaTensor(made_of(True, False)[None], affine=torch.eye(4))
     assert type(ViewSelectingInferer(0, 1.0)(image, KnowsOneView())) is torch.Tensor
+
+
+@pytest.mark.parametrize("padded", [((1, 1), (0, 0)), ((0, 0), (0, 1)), ((1, 2), (2, 1))])
+def test_padding_stays_dark_in_an_inverted_view(padded):
+    """The film has a pixel of the padding's value within it, which is inverted as the others are."""
+    film = torch.tensor([[0.0, 0.2, 0.9], [0.3, 0.8, 0.4]])
+    width = (*padded[1], *padded[0])
+    image = torch.nn.functional.pad(film, width)[None, None]
+    expected = torch.nn.functional.pad(1 - film, width)[None, None]
+    batch, inverted = torch.cat([image, image.flip(2)]), torch.cat([expected, expected.flip(2)])
+    torch.testing.assert_close(ViewSelectingInferer(0, 1.0, padding=0.0).invert(batch), inverted)
+    torch.testing.assert_close(ViewSelectingInferer(0, 1.0).invert(batch), 1 - batch)
+
+
+def test_a_padded_film_with_inverted_grey_values_is_known():
+    pad = (1, 0, 0, 0)
+
+    class KnowsPadded(KnowsOneView):
+        def forward(self, images):
+            heatmaps = torch.zeros_like(images)
+            known = torch.allclose(images[0, 0], torch.nn.functional.pad(TRUE_VIEW, pad))
+            heatmaps[..., 0, 3] = 1.0 if known else 0.3
+            return heatmaps
+
+    image = torch.nn.functional.pad(made_of(False, True), pad)[None]
+    assert ViewSelectingInferer(0, 1.0, padding=0.0)(image, KnowsPadded()).amax() == 1
+    assert ViewSelectingInferer(0, 1.0)(image, KnowsPadded()).amax() < 1
