@@ -131,7 +131,8 @@ def test_the_soft_argmax_is_the_expectation_under_scipys_softmax(size, beta):
     points, _ = heatmap_soft_argmax(heatmaps, beta)
     probability = softmax(beta * heatmaps.double().numpy().reshape(2, 3, -1), axis=-1)
     voxels = np.stack(np.unravel_index(np.arange(probability.shape[-1]), size), -1)
-    torch.testing.assert_close(points.double(), torch.from_numpy(probability @ voxels), atol=1e-4, rtol=0)
+    # The error of float32's exponential differs between CPUs; over a wide background it adds up.
+    torch.testing.assert_close(points.double(), torch.from_numpy(probability @ voxels), atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("size", SIZES)
