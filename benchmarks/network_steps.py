@@ -86,7 +86,7 @@ class Experiment:
         self.points = torch.rand(1, self.landmarks, len(self.size)) * torch.tensor(self.size)
         # what the bundle has, as far as its config says so by name
         dtype = config.get_parsed_content("inferer::dtype", default="float32")
-        self.default = Candidate("channels_last" in str(config.get("network", "")), dtype == "bfloat16")
+        self.default = Candidate("channels_last" in str(config.get("memory_format", "")), dtype == "bfloat16")
 
     def network_of(self, candidate: Candidate) -> torch.nn.Module:
         """A network of its own, on the CPU; those of one experiment have equal weights, landmarker's apart."""

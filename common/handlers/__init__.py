@@ -4,6 +4,7 @@ from .checkpoint import (
     LoadWeights,
     ResumableCheckpoint,
     find_weights,
+    load_initial_weights,
     load_weights,
     read_checkpoint,
     save_atomically,

@@ -57,20 +57,27 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> Any:
         ) from error
 
 
-def load_weights(network: nn.Module, path: str | Path) -> None:
-    """Fill a network with weights from a file, all of them or none.
-
-    The file holds a state dictionary, alone or under "model" (a training checkpoint).
+def read_weights(path: str | Path) -> Mapping[str, Any]:
+    """State dictionary in a file, alone or under "model" (a training checkpoint).
 
     Raises:
-        InputError: if the file cannot be read or belongs to another network.
+        InputError: if the file cannot be read or holds none.
     """
     content = read_checkpoint(path)
     if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
         content = content["model"]
-    own = network.state_dict()
     if not isinstance(content, Mapping) or not content:
         raise InputError(f"{path}: holds no weights of a network; give a model.pt that this bundle trained.")
+    return content
+
+
+def load_weights(network: nn.Module, path: str | Path) -> None:
+    """Fill a network with weights from a file, all of them or none.
+
+    Raises:
+        InputError: if the file cannot be read or belongs to another network.
+    """
+    content, own = read_weights(path), network.state_dict()
     differing = sorted(map(str, set(own) ^ set(content)))
     differing = differing or [k for k in own if own[k].shape != getattr(content[k], "shape", None)]
     if differing:
@@ -79,6 +86,39 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
             "give weights that were trained with these settings (network, number of landmarks, overlay)."
         )
     network.load_state_dict(content)
+
+
+def load_initial_weights(network: nn.Module, path: str | Path | None = None) -> nn.Module:
+    """Fill a network with weights from which its training starts, and return it.
+
+    Weights of other landmarks fit in part: the layers whose shape depends on the landmarks start at random, with a
+    warning, and a template of images (`common.transforms.fit_template`), which belongs to the films and landmarks
+    that it was made of, is left out.
+
+    Args:
+        network: whatever the training changes.
+        path: `model.pt` or `checkpoint.pt` of a training, or weights that a bundle ships; None leaves the network as
+            it is.
+
+    Raises:
+        InputError: if the file cannot be read, or half of the network's tensors or more find none of theirs in it.
+    """
+    if path is None:
+        return network
+    content, own = read_weights(path), network.state_dict()
+    fitting = {key for key in own if getattr(content.get(key), "shape", None) == own[key].shape}
+    others = [key for key in own if key not in fitting]
+    if 2 * len(fitting) <= len(own):
+        raise InputError(
+            f"{path}: only {len(fitting)} of the network's {len(own)} tensors find one of their name and shape in it; "
+            "give weights of a training with the same network (bundle, overlay, number of filters)."
+        )
+    if others:
+        fitting = {key for key in fitting if not key.startswith("template")}
+        logger.warning('%s: %d tensors are of another shape and start anew, first "%s".', path, len(others), others[0])
+    logger.info("%s: the training starts from %d of %d tensors.", path, len(fitting), len(own))
+    network.load_state_dict({key: content[key] for key in fitting}, strict=False)
+    return network
 
 
 def find_weights(*candidates: str | Path) -> str:

@@ -82,12 +82,5 @@ class LandmarkTrainTask(BundleTrainTask):
         overrides |= {"max_epochs": epochs, "val_interval": max(1, epochs // 10)}
         weights = [path for path in self.bundle.weights if Path(path).is_file()]
         if self.pretrained and weights:
-            package = "scripts" if (self.bundle.folder / "scripts").is_dir() else "common"
-            load = f"{package}.handlers.load_weights(@network_without_weights, {weights[-1]!r})"
-            overrides |= {
-                "network_without_weights": self.bundle_config.config["network_def"],
-                "network_def": f"${load} or @network_without_weights",
-                # As for inference: no weights of an encoder, no template of the films from which others began.
-                "network": self.bundle.config("inference").config["network"],
-            }
+            overrides["initial_weights"] = weights[-1]
         return overrides

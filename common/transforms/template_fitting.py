@@ -21,7 +21,8 @@ def fit_template(
     """Fill the template of a network from training films, and return the network.
 
     The first film, cut so that it shows all landmarks, is the template of reddy (Section IV-A); the average of
-    `num_films` films registered to it shows no single patient and takes its place.
+    `num_films` films registered to it shows no single patient and takes its place. A template that is there already,
+    as with the weights from which a training starts, is left as it is.
 
     Args:
         network: with the buffers `template` (1, W, H) and `template_window` (4,).
@@ -35,6 +36,8 @@ def fit_template(
     """
     if num_films < 1:
         raise InputError(f"A template of {num_films} films cannot be made: set template_films to 1 or more.")
+    if network.template.any():
+        return network
     first, label = load_annotated(data[0], landmarks)
     template = make_template(first, label, network.template.shape[1:], margin)
     if num_films > 1:

@@ -42,6 +42,21 @@ def test_the_paper_settings_train_and_go_on_where_they_stopped(bundle, checkpoin
     shutil.rmtree(tmp_path)
 
 
+def test_a_training_starts_from_given_weights(bundle):
+    """Of the same landmarks from all of them, of others from what does not depend on the landmarks."""
+    names, settings = bundle.read("train")["landmarks"], {"initial_weights": str(bundle.weights)}
+    weights = read_checkpoint(bundle.weights)
+    started = bundle.build("train", **settings).parser.get_parsed_content("network").state_dict()
+    assert [key for key in weights if not torch.equal(weights[key], started[key])] == []
+
+    references = {"wrist_landmarks": []} if "wrist_landmarks" in bundle.read("train") else {}
+    workflow = bundle.build("train", landmarks=names[:-1], **references, **settings)
+    started = workflow.parser.get_parsed_content("network").state_dict()
+    kept = [key for key in weights if started[key].shape == weights[key].shape and not key.startswith("template")]
+    assert [key for key in kept if not torch.equal(weights[key], started[key])] == []
+    assert len(weights) / 2 < len(kept) < len(weights)
+
+
 def test_training_leaves_the_best_weights_and_of_each_stage_a_checkpoint_and_a_log(bundle):
     stages = bundle.tiny.output.stages
     files = ["model.pt", *(name for s in stages for name in (s.checkpoint, f"tensorboard{s.suffix}"))]

@@ -12,6 +12,7 @@ from common.errors import InputError
 from common.handlers import (
     LoadWeights,
     find_weights,
+    load_initial_weights,
     load_weights,
     read_checkpoint,
     save_atomically,
@@ -157,6 +158,52 @@ def test_weights_of_another_network_are_refused_whole(tmp_path, content):
         load_weights(network, tmp_path / "a.pt")
     sentence(raised, tmp_path / "a.pt")
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+class Localiser(nn.Module):
+    """A body and a head of so many landmarks, and a template as of registered films."""
+
+    def __init__(self, landmarks):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 4))
+        self.head = nn.Linear(4, landmarks)
+        self.register_buffer("template", torch.rand(1, 5))
+
+
+def equal_entries(network, other):
+    return {key for key, value in network.state_dict().items() if torch.equal(value, other.state_dict()[key])}
+
+
+def test_a_training_of_the_same_landmarks_starts_from_all_weights(tmp_path, caplog):
+    source, network = Localiser(2), Localiser(2)
+    torch.save(source.half().state_dict(), tmp_path / "a.pt")
+    assert load_initial_weights(network, None) is network and equal_entries(network, source.float()) == set()
+    with caplog.at_level(logging.INFO):
+        assert load_initial_weights(network, tmp_path / "a.pt") is network
+    assert equal_entries(network, source.float()) == set(source.state_dict())
+    assert [record.levelname for record in caplog.records] == ["INFO"] and "7 of 7 tensors" in caplog.text
+
+
+def test_a_training_of_other_landmarks_starts_from_the_body_without_the_template(tmp_path, caplog):
+    source, network = Localiser(2), Localiser(3)
+    torch.save({"model": source.state_dict()}, tmp_path / "a.pt")
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    load_initial_weights(network, tmp_path / "a.pt")
+    after = network.state_dict()
+    assert {key for key in before if not torch.equal(before[key], after[key])} == {k for k in before if "body" in k}
+    assert equal_entries(network.body, source.body) == set(source.body.state_dict())
+    assert 'a.pt: 2 tensors are of another shape and start anew, first "head.weight"' in caplog.text
+
+
+@pytest.mark.parametrize("content", [nn.Linear(4, 4).state_dict(), {"body.0.weight": torch.zeros(4, 3)}])
+def test_no_training_starts_from_weights_of_another_network(tmp_path, content):
+    network = Localiser(2)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    torch.save(content, tmp_path / "a.pt")
+    with pytest.raises(InputError) as raised:
+        load_initial_weights(network, tmp_path / "a.pt")
+    assert "of the network's 7 tensors" in sentence(raised, tmp_path / "a.pt")
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
 
 def test_the_first_existing_file_of_weights_is_found_and_named(tmp_path, caplog):

@@ -97,6 +97,9 @@ def test_the_template_travels_with_the_weights(tmp_path):
     other.load_state_dict(fitted.state_dict())
     assert torch.equal(other.template, fitted.template) and fitted.template.any()
     assert torch.equal(other.template_window, fitted.template_window)
+    template = other.template.clone()
+    fit_template(other, [save(tmp_path / "b.png", head()[::-1].copy())], NAMES, 1)  # a training that starts from it
+    assert torch.equal(other.template, template)
 
 
 @pytest.mark.parametrize(
