@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .cbam import CBAM
-from .heatmap_unet import ConcatenationUNet
+from .heatmap_unet import ConcatenationUNet, block_layers
 from .unit_peak import UnitPeak
 
 
@@ -144,6 +144,10 @@ class AppearanceContextNet(nn.Module):
             batch norm trains on each image's own statistics and infers with running ones: no harm at the sizes of
             the bundles, but where maps are a few pixels small it fits badly, and ("instance", {"affine": True}) infers
             as it trained.
+        stride: 1 in the paper; with an even number both parts work on blocks of so many pixels along each axis, whose
+            grey values a first convolution brings into as many channels. Heatmaps are of that size in training, for a
+            loss of the same stride, and at inference brought to the size of the image by cubic upsampling. Spatial
+            sizes are then multiples of `stride` times those above.
         template_size: size in pixels, x first, of the template to which images are registered before the network
             (`common.transforms.RegisterToTemplated`): it travels with the weights, as the buffers `template` (1,
             *template_size), grey values, and `template_window` (4,). None where images are not registered.
@@ -165,12 +169,15 @@ class AppearanceContextNet(nn.Module):
         context_kernel_size: int | Sequence[int] = 3,
         dilations: Sequence[int] = (1, 1, 2, 2, 4, 4, 2),
         norm: str | tuple = "batch",
+        stride: int = 1,
         template_size: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
+        channels = in_channels * stride**spatial_dims
+        self.blocks, self.upsample = block_layers(spatial_dims, in_channels, num_landmarks, stride)
         self.local_appearance = ConcatenationUNet(
             spatial_dims,
-            in_channels,
+            channels,
             num_landmarks,
             num_filters,
             num_levels,
@@ -178,12 +185,13 @@ class AppearanceContextNet(nn.Module):
             upsampling,
             partial(CBAM, spatial_dims, reduction=attention_reduction, kernel_size=attention_kernel_size, norm=norm),
         )
+        crop = -1 if context_crop is None else context_crop
         self.global_context = GlobalContext(
             spatial_dims,
-            in_channels,
+            channels,
             num_landmarks,
             context_size,
-            context_crop,
+            [size // stride if size > 0 else -1 for size in ensure_tuple_rep(crop, spatial_dims)],
             context_filters,
             context_kernel_size,
             dilations,
@@ -195,6 +203,11 @@ class AppearanceContextNet(nn.Module):
             self.register_buffer("template_window", torch.tensor([0.0, 0.0, 1.0, 1.0], dtype=torch.float64))
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """(B, C, *spatial) -> heatmaps (B, N, *spatial), scaled to full peaks of 1 at inference."""
-        local = self.local_appearance(image)
-        return self.unit_peak(local * self.global_context(image, local))
+        """(B, C, *spatial) -> heatmaps (B, N, *spatial), scaled to full peaks of 1 at inference.
+
+        In training (B, N, *(spatial / stride)).
+        """
+        blocks = self.blocks(image)
+        local = self.local_appearance(blocks)
+        heatmaps = self.unit_peak(local * self.global_context(blocks, local))
+        return heatmaps if self.training else self.upsample(heatmaps)

@@ -88,6 +88,19 @@ class ConcatenationUNet(nn.Module):
         return self.head(x)
 
 
+def block_layers(spatial_dims: int, in_channels: int, num_landmarks: int, stride: int) -> tuple[nn.Module, nn.Module]:
+    """Layers before and after a network that works on blocks of `stride` voxels along each axis.
+
+    The first one brings the grey values of a block into as many channels, (B, C, *spatial) -> (B, C * stride **
+    spatial_dims, *(spatial / stride)), the second one heatmaps to the size of the image, by cubic upsampling. With a
+    stride of 1 neither does anything.
+    """
+    if stride == 1:
+        return nn.Identity(), nn.Identity()
+    blocks = Conv[Conv.CONV, spatial_dims](in_channels, in_channels * stride**spatial_dims, stride, stride=stride)
+    return blocks, CubicUpsampling(spatial_dims, num_landmarks, stride)
+
+
 class HeatmapUNet(nn.Module):
     """Heatmaps from a U-Net with instance norm (ham2023, Section 3.1), scaled to full peaks of 1 at inference.
 
@@ -108,11 +121,7 @@ class HeatmapUNet(nn.Module):
     ) -> None:
         super().__init__()
         channels = in_channels * stride**spatial_dims
-        self.blocks = nn.Identity()
-        self.upsample = nn.Identity()
-        if stride > 1:
-            self.blocks = Conv[Conv.CONV, spatial_dims](in_channels, channels, stride, stride=stride)
-            self.upsample = CubicUpsampling(spatial_dims, num_landmarks, stride)
+        self.blocks, self.upsample = block_layers(spatial_dims, in_channels, num_landmarks, stride)
         self.unet = ConcatenationUNet(spatial_dims, channels, num_landmarks, **settings)
         self.unit_peak = UnitPeak(num_landmarks, spatial_dims)
 

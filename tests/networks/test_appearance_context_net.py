@@ -7,8 +7,11 @@ import torch
 from torch import nn
 from torch.export import Dim
 
+from common.losses import HeatmapLoss
 from common.networks import CBAM, AppearanceContextNet, GlobalContext
 from common.networks.appearance_context_net import averaging_weights
+from common.transforms.heatmap_decoding import decode_heatmaps
+from common.transforms.heatmaps import draw_heatmaps
 
 SMALL = {"num_filters": 4, "num_levels": 3, "context_size": 8, "context_filters": 4}
 SPINE = {"context_size": (32, 64), "context_crop": (300, -1), "context_kernel_size": (3, 5)}
@@ -124,9 +127,30 @@ def test_inference_divides_by_the_expected_peak():
     torch.testing.assert_close(network(image), before / torch.tensor([1.0, 4.0]).reshape(1, 2, 1, 1))
 
 
+def test_with_a_stride_landmarks_are_learned_and_found_in_voxels_of_the_image():
+    """Perfect heatmaps of the loss's own size: the loss is zero, and inference finds the points to 0.15 voxel."""
+    points = torch.tensor([[[13.3, 20.6], [21.0, 12.45]]])
+    target = draw_heatmaps((points + 0.5) / 2 - 0.5, [20, 20], 2.5)
+    network = AppearanceContextNet(2, 1, 2, stride=2, context_crop=(12, -1), **SMALL)
+    assert network.global_context.context_crop == [6, -1]
+    image = torch.randn(1, 1, 40, 40)
+    blocks = network.blocks(image)
+    assert blocks.shape == (1, 4, 20, 20) and network(image).shape == (1, 2, 20, 20)
+    network.local_appearance.forward = lambda x: target if torch.equal(x, blocks) else None
+    network.global_context.forward = lambda x, local: torch.ones(()) if torch.equal(x, blocks) else None
+    loss = HeatmapLoss(2, 2, 2.5, reduction="mean", stride=2)
+    assert loss(network.train()(image), points).item() == pytest.approx(0)
+    assert loss(network(image), points + 1).item() > 1e-4
+    heatmaps = network.eval()(image)
+    assert heatmaps.shape[2:] == image.shape[2:]
+    found, _ = decode_heatmaps(heatmaps, "parabola")
+    torch.testing.assert_close(found, points, atol=0.15, rtol=0, check_dtype=False)
+
+
 @pytest.mark.parametrize("crop", [None, (12, -1)])
-def test_scripted_network_equals_the_original_at_any_multiple(crop):
-    network = AppearanceContextNet(2, 1, 3, context_crop=crop, **SMALL).eval()
+@pytest.mark.parametrize("stride", [1, 2])
+def test_scripted_network_equals_the_original_at_any_multiple(crop, stride):
+    network = AppearanceContextNet(2, 1, 3, context_crop=crop, stride=stride, **SMALL).eval()
     scripted = torch.jit.script(network)
     for size in ((16, 16), (24, 40)):
         image = torch.randn(2, 1, *size)
