@@ -88,25 +88,36 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
     network.load_state_dict(content)
 
 
-def load_initial_weights(network: nn.Module, path: str | Path | None = None) -> nn.Module:
+def load_initial_weights(
+    network: nn.Module, path: str | Path | None = None, resumed: str | Path | None = None
+) -> nn.Module:
     """Fill a network with weights from which its training starts, and return it.
 
-    Weights of other landmarks fit in part: the layers whose shape depends on the landmarks start at random, with a
-    warning, and a template of images (`common.transforms.fit_template`), which belongs to the films and landmarks
-    that it was made of, is left out.
+    Weights of another number of landmarks fit in part: the layers whose shape depends on it start at random, with a
+    warning. A template of images (`common.transforms.fit_template`) is taken where everything fits; with other
+    landmarks it is of other films. Of patch regression, local networks are off until they have been trained here.
 
     Args:
         network: whatever the training changes.
         path: `model.pt` or `checkpoint.pt` of a training, or weights that a bundle ships; None leaves the network as
             it is.
+        resumed: output folder of a training that goes on where it stopped. Where it has a `checkpoint.pt`, which
+            `ResumableCheckpoint` loads later, nothing else is loaded but the template, since films are registered to
+            it before.
 
     Raises:
         InputError: if the file cannot be read, or half of the network's tensors or more find none of theirs in it.
     """
+    own = network.state_dict()
+    if resumed is not None and (Path(resumed) / "checkpoint.pt").is_file():
+        if templates := [key for key in own if key.startswith("template")]:
+            content = read_weights(Path(resumed) / "checkpoint.pt")
+            network.load_state_dict({key: content[key] for key in templates if fits(content, key, own)}, strict=False)
+        return network
     if path is None:
         return network
-    content, own = read_weights(path), network.state_dict()
-    fitting = {key for key in own if getattr(content.get(key), "shape", None) == own[key].shape}
+    content = read_weights(path)
+    fitting = [key for key in own if fits(content, key, own)]
     others = [key for key in own if key not in fitting]
     if 2 * len(fitting) <= len(own):
         raise InputError(
@@ -114,11 +125,21 @@ def load_initial_weights(network: nn.Module, path: str | Path | None = None) -> 
             "give weights of a training with the same network (bundle, overlay, number of filters)."
         )
     if others:
-        fitting = {key for key in fitting if not key.startswith("template")}
-        logger.warning('%s: %d tensors are of another shape and start anew, first "%s".', path, len(others), others[0])
+        logger.warning(
+            '%s: %d tensors are missing there or of another shape and start anew, first "%s".',
+            path,
+            len(others),
+            others[0],
+        )
+    fitting = [key for key in fitting if key != "local_size" and not (others and key.startswith("template"))]
     logger.info("%s: the training starts from %d of %d tensors.", path, len(fitting), len(own))
     network.load_state_dict({key: content[key] for key in fitting}, strict=False)
     return network
+
+
+def fits(content: Mapping[str, Any], key: str, own: Mapping[str, torch.Tensor]) -> bool:
+    """Whether weights hold a tensor of that name and shape."""
+    return getattr(content.get(key), "shape", None) == own[key].shape
 
 
 def find_weights(*candidates: str | Path) -> str:

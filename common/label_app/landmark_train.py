@@ -81,6 +81,11 @@ class LandmarkTrainTask(BundleTrainTask):
         overrides |= {"dataset_dir": str(output), "output_dir": str(output), "resume": False}
         overrides |= {"max_epochs": epochs, "val_interval": max(1, epochs // 10)}
         weights = [path for path in self.bundle.weights if Path(path).is_file()]
-        if self.pretrained and weights:
-            overrides["initial_weights"] = weights[-1]
+        pretrained = self.pretrained and bool(weights)
+        if pretrained and "initial_weights" not in self.bundle_config.config:
+            raise InputError(
+                f"{self.bundle.name}: its train.json has no setting initial_weights, from which a training starts; "
+                "take a newer version of the bundle, or train with pretrained false."
+            )
+        overrides["initial_weights"] = weights[-1] if pretrained else None
         return overrides

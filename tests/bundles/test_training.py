@@ -1,11 +1,14 @@
 """Every bundle trains and goes on, at small size; a training by MONAI's command line leaves what it should."""
 
+import json
 import math
 import shutil
 
+import pytest
 import torch
 
-from common.handlers import read_checkpoint
+from common.errors import InputError
+from common.handlers import load_initial_weights, read_checkpoint
 
 
 def test_every_bundle_and_no_other_has_tiny_settings(tiny_bundles, scn_hand):
@@ -47,14 +50,46 @@ def test_a_training_starts_from_given_weights(bundle):
     names, settings = bundle.read("train")["landmarks"], {"initial_weights": str(bundle.weights)}
     weights = read_checkpoint(bundle.weights)
     started = bundle.build("train", **settings).parser.get_parsed_content("network").state_dict()
-    assert [key for key in weights if not torch.equal(weights[key], started[key])] == []
+    differing = [key for key in weights if not torch.equal(weights[key], started[key])]
+    assert differing == [key for key in weights if key == "local_size"]
+    assert [int(started[key]) for key in differing] == [0 for key in differing]  # local networks are off
 
     references = {"wrist_landmarks": []} if "wrist_landmarks" in bundle.read("train") else {}
     workflow = bundle.build("train", landmarks=names[:-1], **references, **settings)
     started = workflow.parser.get_parsed_content("network").state_dict()
-    kept = [key for key in weights if started[key].shape == weights[key].shape and not key.startswith("template")]
+    of_the_run = {key for key in weights if key.startswith("template") or key == "local_size"}
+    kept = {key for key in weights if started[key].shape == weights[key].shape} - of_the_run
     assert [key for key in kept if not torch.equal(weights[key], started[key])] == []
-    assert len(weights) / 2 < len(kept) < len(weights)
+    assert len(weights) / 2 < len(kept) < len(weights) - len(of_the_run)
+    assert [key for key in of_the_run if key == "template" and not started[key].any()] == []
+
+
+def test_a_resumed_training_asks_for_no_initial_weights_and_keeps_its_template(bundle, tmp_path):
+    shutil.copy(bundle.trained / "checkpoint.pt", tmp_path)
+    settings = {"output_dir": str(tmp_path), "initial_weights": str(tmp_path / "gone.pt")}
+    started = bundle.build("train", **settings).parser.get_parsed_content("network").state_dict()
+    content = read_checkpoint(tmp_path / "checkpoint.pt")["model"]
+    templates = [key for key in started if key.startswith("template")]
+    assert [key for key in templates if not torch.equal(started[key], content[key])] == []
+    with pytest.raises(InputError, match="gone.pt: there is no such file"):
+        network = bundle.build("train", resume=False, **settings).parser.get_parsed_content("network_def")
+        load_initial_weights(network, settings["initial_weights"])
+
+
+def test_the_settings_of_shipped_weights_train_and_are_evaluated(bundle, tmp_path):
+    """One epoch with slim.json, on images so large that its blocks are as many as pixels elsewhere."""
+    if not (bundle.folder / "configs" / "slim.json").is_file():
+        pytest.skip("no slim.json")
+    stride = bundle.read("slim").get("stride", 1)
+    sizes = {"image_size": [stride * size for size in bundle.tiny.size["image_size"]]}
+    settings = {**sizes, "output_dir": str(tmp_path), "max_epochs": 2, "val_interval": 1}
+    bundle.run("train", "slim", **settings)
+    state = read_checkpoint(tmp_path / "model.pt")
+    assert [key for key, value in state.items() if not value.isfinite().all()] == []
+    bundle.run("train", "slim", "evaluate", **settings, evaluation_dir=str(tmp_path / "evaluation"), max_overlays=0)
+    metrics = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())
+    assert metrics["overall"]["count"] > 0 and math.isfinite(metrics["overall"]["mean"])
+    shutil.rmtree(tmp_path)
 
 
 def test_training_leaves_the_best_weights_and_of_each_stage_a_checkpoint_and_a_log(bundle):

@@ -18,7 +18,7 @@ class Tiny:
         size: setting by which it does: the size of the network's input, or that of its voxels.
         network: settings of the network, in train.json and inference.json alike.
         training: settings of train.json alone.
-        multiple: what every size of an image must be a multiple of, for the network of the paper; 0 for any size.
+        multiple: what every size of an image must be a multiple of, with any overlay; 0 for any size.
         grey: what it makes of grey values, one of `network_input.GREYS`.
         images: what its files are, films or volumes.
         output: what its network gives, heatmaps or votes of patches.
@@ -71,12 +71,12 @@ CUBES = {"sub_image_size": [16, 16, 16], "local_size": 8}
 
 TINY = {
     "scn_hand": Tiny("hand", "fit", pixels(64, 64), SCN, multiple=16),
-    "scf_unet_hand": Tiny("hand", "fit", pixels(48, 64), {"num_filters": 2}, multiple=32),
+    "scf_unet_hand": Tiny("hand", "fit", pixels(48, 64), {"num_filters": 2}, multiple=64),
     "farnet_cephalometric": Tiny("skull", "stretch", pixels(64, 96), FARNET, RANDOM, multiple=32),
     "farnet_hand": Tiny("hand", "fit", pixels(64, 96), FARNET, RANDOM, multiple=32),
     "farnet_spine": Tiny("spine", "stretch", pixels(64, 96), FARNET, RANDOM, multiple=32),
     # A template with a pixel for about every pixel of the film, so that nothing is averaged before registration.
-    "dacn_cephalometric": Tiny("skull", "register", pixels(112, 112), DACN, {"template_films": 2}, multiple=16),
+    "dacn_cephalometric": Tiny("skull", "register", pixels(112, 112), DACN, {"template_films": 2}, multiple=32),
     "dacn_spine": Tiny("spine", "fit", pixels(64, 96), {**DACN, "context_crop": [40, -1]}, multiple=16),
     "patch_regression_ccta": Tiny(
         *("aortic_root", "resample", voxels(6.0), PATCHES, CUBES), grey="window", images=VOLUME, output=VOTES
