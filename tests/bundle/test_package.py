@@ -87,8 +87,8 @@ def test_configs_in_a_zip_differ_by_the_name_of_the_package_alone(release):
 def test_the_readme_in_a_zip_has_commands_and_links_that_work_there(release):
     for name in NAMES:
         text = contents(release / f"{name}_v{version(name)}.zip")[f"{name}/docs/README.md"].decode()
-        assert "configs/train.json" in text and "bundles/" not in text and "-m common" not in text and "'common." not in text
-        assert "](../" not in text and "From the folder of this bundle:" in text
+        assert "configs/train.json" in text and "bundles/" not in text and "-m common" not in text
+        assert "](../" not in text and "'common." not in text and "From the folder of this bundle:" in text
 
 
 def test_a_packaged_bundle_passes_the_check(release, capsys):
