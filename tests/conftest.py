@@ -23,14 +23,6 @@ torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for the marks
-def pytest_collection_modifyitems(items):
-    """Two processes share the tests: those of one bundle, or of one file, stay in one, which makes their files once."""
-    for item in items:
-        parameters = item.callspec.params if hasattr(item, "callspec") else {}
-        item.add_marker(pytest.mark.xdist_group(str(parameters.get("bundle", item.path))))
-
-
 @pytest.fixture(scope="session", autouse=True)
 def no_network():
     """Connections that leave this machine fail at once."""
