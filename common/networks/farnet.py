@@ -104,6 +104,19 @@ class CoarseToFineRefinement(nn.Module):
         return [self.fine_head(x), coarse]
 
 
+def with_instance_norm(module: nn.Module) -> nn.Module:
+    """A module with instance norm in place of its batch norms, with their weights; itself where it is one."""
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        kind = {nn.BatchNorm1d: nn.InstanceNorm1d, nn.BatchNorm2d: nn.InstanceNorm2d, nn.BatchNorm3d: nn.InstanceNorm3d}
+        norm = kind[type(module)](module.num_features, eps=module.eps, affine=True)
+        norm.load_state_dict({"weight": module.weight, "bias": module.bias})
+        return norm
+    for name, child in module.named_children():
+        setattr(module, name, with_instance_norm(child))
+    return module
+
+
+NORMS = ("batch", "instance")
 AGGREGATIONS = {
     "msfa": MultiScaleFeatureAggregation,
     "msfa_addition": AdditiveFeatureAggregation,
@@ -134,6 +147,9 @@ class FARNet(nn.Module):
         num_filters: channels of the aggregation's up paths; the maps of the image have an eighth of them.
         stem_kernel_size: of the image's convolution: 1 in the published code, 3 in the paper.
         bottom_kernel_size: of MSFA's reduction at stride 32: 3 in the published code, 1 in the paper.
+        norm: "batch" as in the paper, or "instance". With batches of one image both are trained alike, by the image's
+            own statistics; the running ones, with which batch norm then infers, are those of the last few images, and
+            instance norm infers as it trained. Its sizes are more than 32.
 
     Raises:
         InputError: when a name is unknown or the number of channels is neither 1 nor 3.
@@ -150,8 +166,11 @@ class FARNet(nn.Module):
         num_filters: int = 256,
         stem_kernel_size: int = 1,
         bottom_kernel_size: int = 3,
+        norm: str = "batch",
     ) -> None:
         super().__init__()
+        if norm not in NORMS:
+            raise InputError(f"FARNet has no norm '{norm}': take one of {', '.join(NORMS)}.")
         if in_channels not in (1, 3) or aggregation not in AGGREGATIONS or refinement not in REFINEMENTS:
             raise InputError(
                 f"FARNet with {in_channels} channels, aggregation '{aggregation}' and refinement '{refinement}' does "
@@ -171,6 +190,8 @@ class FARNet(nn.Module):
             stem_kernel_size,
         )
         self.unit_peak = UnitPeak(num_landmarks, spatial_dims)
+        if norm == "instance":
+            with_instance_norm(self)
 
     def forward(self, image: torch.Tensor):
         """(B, C, *spatial) -> heatmaps (B, N, *spatial).

@@ -98,6 +98,8 @@ def x_first_state(state: dict[str, torch.Tensor], encoder: TappedEncoder, source
     state = {modern_name(key): value for key, value in state.items() if not re.match(r"(classifier|fc)\.", key)}
     current = encoder.state_dict()
     names = {torchvision_name(key, encoder.backbone): key for key in current}
+    if not any(key.endswith("running_mean") for key in current):  # instance norm has no running statistics
+        state = {key: v for key, v in state.items() if not re.search(r"\.(running_\w+|num_batches_tracked)$", key)}
     translated, wrong = {}, sorted(state.keys() - names.keys())
     for name, key in names.items():
         if name in state and state[name].shape == current[key].shape:

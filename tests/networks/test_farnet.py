@@ -38,6 +38,21 @@ def test_heatmaps_have_the_size_of_the_image_and_a_coarse_one_half_of_it_in_trai
         assert network.eval()(image).shape == (1, 19, 96, 64)
 
 
+def test_instance_norm_trains_on_one_image_as_batch_norm_and_infers_as_it_trained():
+    torch.manual_seed(0)
+    batch, instance = FARNet(2, 1, 3, **SMALL), FARNet(2, 1, 3, norm="instance", **SMALL)
+    assert not any("running" in key for key in instance.state_dict())
+    instance.load_state_dict({k: v for k, v in batch.state_dict().items() if k in instance.state_dict()})
+    images = torch.rand(2, 1, 64, 96)
+    with torch.no_grad():
+        one = instance.train()(images[:1])[0]
+        torch.testing.assert_close(one, batch.train()(images[:1])[0], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(instance.eval()(images)[:1], one, atol=1e-5, rtol=1e-4)
+        assert (batch.eval()(images[:1]) - one).abs().max() > 0.01
+    with pytest.raises(InputError, match="no norm 'layer'"):
+        FARNet(2, 1, 3, norm="layer")
+
+
 def test_the_encoder_is_tapped_at_strides_2_to_32():
     encoder = TappedEncoder(2, 3, "densenet121").eval()
     with torch.no_grad():

@@ -65,6 +65,15 @@ def test_they_are_loaded_into_the_encoder_of_a_network_and_nothing_else_changes(
     assert len(convolutions) == 120 and convolutions <= changed
 
 
+def test_instance_norm_takes_its_weights_and_leaves_the_running_statistics(published, tmp_path):
+    _, state = published
+    torch.save(old_style(state), tmp_path / "densenet121.pth")
+    network = FARNet(2, 1, 3, num_filters=16, norm="instance")
+    load_imagenet_weights(network, tmp_path / "densenet121.pth")
+    assert torch.equal(network.encoder.stages[0].conv0.weight, state["features.conv0.weight"].transpose(2, 3))
+    assert torch.equal(network.encoder.stages[1].norm0.bias, state["features.norm0.bias"])
+
+
 def test_a_file_in_the_hub_cache_is_found(published, tmp_path, monkeypatch):
     _, state = published
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
