@@ -78,6 +78,7 @@ def changed_copies(
     smaller: float = 0.7,
     larger: float = 1.3,
     cropped: float = 0.25,
+    every: int = 1,
 ) -> dict[str, int]:
     """Write changed copies of a list of radiographs, a list for each change, to evaluate a trained model on.
 
@@ -99,6 +100,7 @@ def changed_copies(
         smaller: size of the smaller content, between 0 and 1.
         larger: size of the larger content, more than 1.
         cropped: share of the image that is cropped away, between 0 and 0.9.
+        every: 1 copies all images of the list, 3 every third one, beginning with the first.
 
     Returns:
         number of images per list.
@@ -115,13 +117,15 @@ def changed_copies(
     ):
         if not (isinstance(value, (int, float)) and low < value < high):
             raise InputError(f"--{name} {value}: is not between {low} and {high}; give a number that is.")
+    if type(every) is not int or every < 1:
+        raise InputError(f"--every {every}: is not a whole number from 1 on; give one that is.")
     applied = changes(degrees, smaller, larger, cropped)
     root = Path(target).absolute()
     if root.exists():
         raise InputError(f"{target}: is there already; give a new folder for the copies, or remove it.")
     info = datalist_info(source)
     names = info["landmarks"]
-    items = load_datalist(source, list_name)
+    items = load_datalist(source, list_name)[::every]
     training = load_datalist(source, "training") if info["lists"].get("training") else []
     millimetres = MillimetreScaled(reference_points=reference_points, reference_length=reference_length)
     lists: dict[str, list[dict]] = {change: [] for change in applied}

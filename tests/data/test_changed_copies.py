@@ -1,5 +1,7 @@
 """Points of changed copies lie where the content has gone."""
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -110,6 +112,20 @@ def test_how_much_is_changed_is_a_setting(copies, tmp_path):
     assert np.degrees(np.arctan2(across[1], across[0]) - np.arctan2(before[1], before[0])) == pytest.approx(
         10, abs=0.01
     )
+
+
+def test_every_third_image_is_copied_beginning_with_the_first(copies, tmp_path):
+    film = load_datalist(copies, "unchanged")[0]
+    items = []
+    for number in range(4):
+        shutil.copy(film["image"], tmp_path / f"{number}.png")
+        items.append({**film, "image": str(tmp_path / f"{number}.png"), "group": f"patient {number}"})
+    write_datalist(tmp_path, name="four", phantom=True, landmarks=[*"abcdef"], test=items)
+    changed_copies(str(tmp_path), str(tmp_path / "copies"), every=3)
+    assert [item["group"] for item in load_datalist(tmp_path / "copies", "mirrored")] == ["patient 0", "patient 3"]
+    for every in (0, 1.5, "three", True):
+        with pytest.raises(InputError, match=f"^--every {every}: is not a whole number"):
+            changed_copies(str(tmp_path), str(tmp_path / "others"), every=every)
 
 
 @pytest.mark.parametrize(
