@@ -1,5 +1,7 @@
 """FARNet, the feature aggregation and refinement network (Ao and Wu, Journal of Digital Imaging 2022)."""
 
+from collections.abc import Sequence
+
 import torch
 from monai.networks.layers.factories import Conv
 from torch import nn
@@ -147,12 +149,15 @@ class FARNet(nn.Module):
         num_filters: channels of the aggregation's up paths; the maps of the image have an eighth of them.
         stem_kernel_size: of the image's convolution: 1 in the published code, 3 in the paper.
         bottom_kernel_size: of MSFA's reduction at stride 32: 3 in the published code, 1 in the paper.
+        last_filters: channels of MSFA's last two maps, at strides 4 and 2; None for a half and a quarter of
+            `num_filters`. All coarse heatmaps are linear in the last of them: with fewer channels than landmarks they
+            have peaks at each other's landmarks too.
         norm: "batch" as in the paper, or "instance". With batches of one image both are trained alike, by the image's
             own statistics; the running ones, with which batch norm then infers, are those of the last few images, and
             instance norm infers as it trained. Its sizes are more than 32.
 
     Raises:
-        InputError: when a name is unknown or the number of channels is neither 1 nor 3.
+        InputError: when a name is unknown, the number of channels is neither 1 nor 3, or `last_filters` does not fit.
     """
 
     def __init__(
@@ -166,6 +171,7 @@ class FARNet(nn.Module):
         num_filters: int = 256,
         stem_kernel_size: int = 1,
         bottom_kernel_size: int = 3,
+        last_filters: Sequence[int] | None = None,
         norm: str = "batch",
     ) -> None:
         super().__init__()
@@ -177,9 +183,18 @@ class FARNet(nn.Module):
                 f"not exist: take 1 or 3 channels, one of {', '.join(AGGREGATIONS)} and one of "
                 f"{', '.join(REFINEMENTS)}."
             )
+        if last_filters is not None and (
+            aggregation != "msfa" or len(last_filters) != 2 or not all(type(n) is int and n > 0 for n in last_filters)
+        ):
+            raise InputError(
+                f"last_filters {last_filters} with aggregation '{aggregation}' does not fit: give two numbers of "
+                "channels, and aggregation 'msfa'."
+            )
         self.normalise = ImageNetInput(spatial_dims)
         self.encoder = TappedEncoder(spatial_dims, 3, backbone)
-        settings = {"bottom_kernel_size": bottom_kernel_size} if aggregation == "msfa" else {}
+        settings = (
+            {"bottom_kernel_size": bottom_kernel_size, "last_filters": last_filters} if aggregation == "msfa" else {}
+        )
         self.aggregation = AGGREGATIONS[aggregation](spatial_dims, self.encoder.channels, num_filters, **settings)
         self.refinement = REFINEMENTS[refinement](
             spatial_dims,

@@ -118,16 +118,23 @@ class MultiScaleFeatureAggregation(BidirectionalAggregation):
     Args:
         spatial_dims: 2 or 3.
         in_channels: of the encoder's five outputs.
-        num_filters: channels w of the up paths; the down path has 2w, 4w and 8w, the last two maps w/2 and w/4.
+        num_filters: channels w of the up paths; the down path has 2w, 4w and 8w.
         bottom_kernel_size: of the reduction to 4w at stride 32: 3 in the published code, 1 in the paper.
+        last_filters: channels of the last two maps, at strides 4 and 2; None for w/2 and w/4.
     """
 
     def __init__(
-        self, spatial_dims: int, in_channels: Sequence[int], num_filters: int = 256, bottom_kernel_size: int = 3
+        self,
+        spatial_dims: int,
+        in_channels: Sequence[int],
+        num_filters: int = 256,
+        bottom_kernel_size: int = 3,
+        last_filters: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         c1, c2, c3, c4, c5 = in_channels
         w = num_filters
+        w2, w1 = (w // 2, w // 4) if last_filters is None else last_filters
         self.top = nn.Sequential(convolution(spatial_dims, c5, 2 * w, 3), convolution(spatial_dims, 2 * w, w))
         self.up4 = UpFusion(spatial_dims, w, c4, w)
         self.up3 = UpFusion(spatial_dims, w, c3, w)
@@ -138,9 +145,9 @@ class MultiScaleFeatureAggregation(BidirectionalAggregation):
         self.bottom = convolution(spatial_dims, 4 * w, w)
         self.second_up4 = UpFusion(spatial_dims, w, 4 * w, w)
         self.second_up3 = UpFusion(spatial_dims, w, 2 * w, w)
-        self.second_up2 = UpFusion(spatial_dims, w, w, w // 2)
-        self.second_up1 = UpFusion(spatial_dims, w // 2, c1, w // 4)
-        self.out_channels = w // 4
+        self.second_up2 = UpFusion(spatial_dims, w, w, w2)
+        self.second_up1 = UpFusion(spatial_dims, w2, c1, w1)
+        self.out_channels = w1
 
 
 class AdditiveFeatureAggregation(BidirectionalAggregation):

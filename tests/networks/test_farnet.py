@@ -105,6 +105,23 @@ def test_the_paper_setting_has_about_61_million_parameters():
     assert sum(p.numel() for p in paper.parameters()) == expected + 8 * 3 * 32 - 8 * (2048 + 256) * 1024
 
 
+@pytest.mark.parametrize(("last_filters", "rank"), [(None, 4), ([8, 6], 6), ([32, 24], 19)])
+def test_coarse_heatmaps_are_as_many_as_the_last_maps_can_tell_apart(last_filters, rank):
+    network = FARNet(2, 1, 19, last_filters=last_filters, **SMALL).double().train()
+    with torch.no_grad():
+        coarse = network(torch.rand(1, 1, 128, 96, dtype=torch.float64))[1][0].flatten(1)
+    without_bias = coarse - network.refinement.coarse_head[1].bias[:, None]
+    assert torch.linalg.matrix_rank(without_bias, rtol=1e-9) == rank
+
+
+@pytest.mark.parametrize(
+    "settings", [{"last_filters": [32]}, {"last_filters": [32, 0]}, {"last_filters": [32, 16], "aggregation": "fpn"}]
+)
+def test_last_filters_that_do_not_fit_are_refused(settings):
+    with pytest.raises(InputError, match="^last_filters .* does not fit"):
+        FARNet(2, 1, 19, **SMALL, **settings)
+
+
 @pytest.mark.parametrize(
     ("backbone", "parameters"),  # torchvision's numbers less those of the classifier
     [
