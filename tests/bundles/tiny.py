@@ -74,7 +74,7 @@ TINY = {
     "scf_unet_hand": Tiny("hand", "fit", pixels(48, 64), {"num_filters": 2}, multiple=64),
     "farnet_cephalometric": Tiny("skull", "stretch", pixels(64, 96), FARNET, RANDOM, multiple=64),
     "farnet_hand": Tiny("hand", "fit", pixels(64, 96), FARNET, RANDOM, multiple=64),
-    "farnet_spine": Tiny("spine", "stretch", pixels(64, 96), FARNET, RANDOM, multiple=32),
+    "farnet_spine": Tiny("spine", "stretch", pixels(64, 96), FARNET, RANDOM, multiple=64),
     # A template with a pixel for about every pixel of the film, so that nothing is averaged before registration.
     "dacn_cephalometric": Tiny("skull", "register", pixels(112, 112), DACN, {"template_films": 2}, multiple=32),
     "dacn_spine": Tiny("spine", "fit", pixels(64, 96), {**DACN, "context_crop": [40, -1]}, multiple=16),
