@@ -150,8 +150,8 @@ class FARNet(nn.Module):
         stem_kernel_size: of the image's convolution: 1 in the published code, 3 in the paper.
         bottom_kernel_size: of MSFA's reduction at stride 32: 3 in the published code, 1 in the paper.
         last_filters: channels of MSFA's last two maps, at strides 4 and 2; None for a half and a quarter of
-            `num_filters`. All coarse heatmaps are linear in the last of them: with fewer channels than landmarks they
-            have peaks at each other's landmarks too.
+            `num_filters`. All coarse heatmaps are linear in the last of them, so that their rank is at most its
+            number of channels.
         norm: "batch" as in the paper, or "instance". With batches of one image both are trained alike, by the image's
             own statistics; the running ones, with which batch norm then infers, are those of the last few images, and
             instance norm infers as it trained. Its sizes are more than 32.
