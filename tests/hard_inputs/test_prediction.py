@@ -3,9 +3,9 @@
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -63,14 +63,27 @@ def corners(points, last):
         yield np.where(corner, part, 1 - part).prod(1), np.minimum(low + corner, last)
 
 
+@pytest.fixture(autouse=True)
+def no_hang():
+    """A file that hangs ends its test after five minutes."""
+
+    def fail(number, frame):
+        pytest.fail("hangs")  # not an Exception: nothing takes it for a bad file
+
+    before = signal.signal(signal.SIGALRM, fail)
+    signal.alarm(300)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
 @pytest.mark.parametrize("dims, name", ENTRIES)
 def test_a_hard_file_is_predicted_rightly_or_refused_in_one_sentence(dims, name, predictor, tmp_path):
     entry, predict = corpus(dims)[name], predictor(BUNDLE[dims])
     path = tmp_path / name
     entry.make(path)
-    memory, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     told = predict(path)
-    assert time.process_time() - start < 3
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 5e5  # kB
     if entry.sentence is not None:
         (reason,) = told.failures.values()
