@@ -6,6 +6,7 @@ from .heatmap_decoding import (
     heatmap_maximum,
     heatmap_parabola,
     heatmap_soft_argmax,
+    smooth_heatmaps,
 )
 from .heatmaps import (
     GaussianHeatmap,

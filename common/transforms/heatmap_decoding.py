@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
+from monai.networks.layers import GaussianFilter
 from monai.transforms import MapTransform
 from monai.utils import TransformBackends, convert_to_tensor, ensure_tuple
 from scipy import ndimage
@@ -201,26 +202,50 @@ METHODS = {
 }
 
 
+def smooth_heatmaps(heatmaps: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Positive part of heatmaps, averaged under a Gaussian, beyond the border over what lies inside.
+
+    Where a network hesitates, its heatmap is long or has several tops, and the highest voxel is one of them by
+    chance; after smoothing it is the middle of the likeliest region.
+
+    Args:
+        heatmaps: shape (B, N, *spatial) in 2D or 3D.
+        sigma: standard deviation in voxels.
+
+    Returns:
+        shape (B, N, *spatial), float32 or the wider type of the heatmaps.
+    """
+    heatmaps = convert_to_tensor(heatmaps, track_meta=False)
+    heatmaps = heatmaps.to(torch.promote_types(heatmaps.dtype, torch.float32)).clamp(min=0.0)
+    gaussian = GaussianFilter(heatmaps.ndim - 2, sigma).to(heatmaps)
+    return gaussian(heatmaps) / gaussian(torch.ones_like(heatmaps[:1, :1]))
+
+
 def decode_heatmaps(
-    heatmaps: torch.Tensor, method: str = "parabola", **decoding: Any
+    heatmaps: torch.Tensor, method: str = "parabola", smoothing: float = 0.0, **decoding: Any
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Landmarks and their confidences from heatmaps.
 
     Args:
         heatmaps: shape (B, N, *spatial) in 2D or 3D, scaled so that a full peak is 1.
         method: "maximum", "parabola", "centroid" (`heatmap_blob_centroid`) or "soft_argmax".
+        smoothing: standard deviation in voxels of `smooth_heatmaps` before the method; none with 0.
         decoding: settings of the method.
 
     Returns:
         points (B, N, D) in voxels, float32 or the wider type of the heatmaps, NaN where a heatmap says
-        nothing; confidences (B, N): maxima clamped to [0, 1]. Both on the device of the heatmaps.
+        nothing; confidences (B, N): maxima, before any smoothing, clamped to [0, 1]. Both on the device of the heatmaps.
 
     Raises:
         InputError: when the method is unknown or `heatmaps` has the wrong number of dimensions.
     """
     if method not in METHODS:
         raise InputError(f"Heatmaps cannot be decoded by '{method}': choose one of {', '.join(METHODS)}.")
-    return METHODS[method](heatmaps, **decoding)
+    if not smoothing:
+        return METHODS[method](heatmaps, **decoding)
+    highest, confidence = heatmap_maximum(heatmaps)
+    points, _ = METHODS[method](smooth_heatmaps(heatmaps, smoothing), **decoding)
+    return torch.where(highest.isnan(), torch.nan, points), confidence
 
 
 class HeatmapsToLandmarksd(MapTransform):
@@ -231,6 +256,7 @@ class HeatmapsToLandmarksd(MapTransform):
             D), world coordinates (RAS), float64, on the CPU.
         image_key: the image, a MetaTensor of shape (C, *spatial) with a 4x4 affine.
         method: of `decode_heatmaps`.
+        smoothing: of `decode_heatmaps`, in voxels.
         min_confidence: a landmark with less is absent, a row of +inf.
         confidence_key: where the confidences go, float32, shape (N,), on the CPU; one for each of `keys`.
         allow_missing_keys: pass over heatmaps that are not there.
@@ -247,6 +273,7 @@ class HeatmapsToLandmarksd(MapTransform):
         keys: KeysCollection = "pred",
         image_key: str = "image",
         method: str = "parabola",
+        smoothing: float = 0.0,
         min_confidence: float = 0.0,
         confidence_key: KeysCollection = "confidence",
         allow_missing_keys: bool = False,
@@ -255,6 +282,7 @@ class HeatmapsToLandmarksd(MapTransform):
         super().__init__(keys, allow_missing_keys)
         self.image_key = image_key
         self.method = method
+        self.smoothing = smoothing
         self.min_confidence = min_confidence
         self.confidence_keys = ensure_tuple(confidence_key)
         self.decoding = decoding
@@ -276,7 +304,7 @@ class HeatmapsToLandmarksd(MapTransform):
                     f"{tuple(heatmaps.shape[1:])} do not lie on the image of size {tuple(image.shape[1:])}; "
                     "bring both to one size before decoding."
                 )
-            points, confidence = decode_heatmaps(heatmaps.unsqueeze(0), self.method, **self.decoding)
+            points, confidence = decode_heatmaps(heatmaps.unsqueeze(0), self.method, self.smoothing, **self.decoding)
             confidence = confidence.detach().to("cpu", torch.float32)[0]
             points = points.detach().to("cpu", torch.float64)
             points[:, confidence < self.min_confidence] = torch.inf

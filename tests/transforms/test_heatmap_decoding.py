@@ -177,6 +177,35 @@ def test_a_heatmap_below_zero_has_a_point_without_confidence(method):
         assert points[0, 0].tolist() == pytest.approx([6.0, 7.0], abs=1e-4)
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_smoothing_leaves_gaussian_landmarks_and_confidences(size):
+    points = random_points(2, 3, size, margin=1.0)
+    heatmaps = draw_heatmaps(points, size, 1.5, scale=0.7)
+    decoded, confidence = decode_heatmaps(heatmaps, "parabola", smoothing=1.0)
+    inside = ((points > 5) & (points < torch.tensor(size) - 6)).all(-1)
+    assert (decoded - points)[inside].abs().max() < 0.02 and (decoded - points).abs().max() < 1
+    assert torch.equal(confidence, decode_heatmaps(heatmaps, "parabola")[1])
+
+
+def test_smoothing_takes_the_middle_of_a_ridge_and_not_its_highest_noise():
+    ridge = torch.zeros(1, 1, 60, 40)
+    ridge[0, 0, 20:41, 17] = 0.5
+    ridge[0, 0, 22, 17], ridge[0, 0, 50, 30] = 0.6, 0.7  # noise on the ridge, and a lonely voxel
+    assert decode_heatmaps(ridge, "maximum")[0].tolist() == [[[50, 30]]]
+    points, confidence = decode_heatmaps(ridge, "parabola", smoothing=6.0)
+    assert (points - torch.tensor([30.0, 17.0])).abs().max() < 1 and confidence.item() == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_smoothing_keeps_what_says_nothing_apart(method):
+    heatmaps = draw_heatmaps(torch.tensor([[[0.0, 9.0], [8.0, 9.0], [8.0, 9.0]]]), (17, 30), 2.0)
+    heatmaps[0, 1], heatmaps[0, 2, 3, 4] = 0.25, torch.nan
+    points, confidence = decode_heatmaps(heatmaps, method, smoothing=2.0)
+    assert points[0, 1:].isnan().all() and confidence.tolist() == [[1, 0, 0]]
+    if method in ("maximum", "parabola"):  # a peak on the border stays there
+        assert (points[0, 0] - torch.tensor([0.0, 9.0])).abs().max() <= 0.5
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_heatmaps_are_decoded_as_what_they_hold(method, dtype):
