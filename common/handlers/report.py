@@ -49,7 +49,10 @@ class LandmarkReport:
 
     - `errors.csv`: a row per image and landmark: error, status, predicted and true world coordinates (RAS), confidence;
     - `metrics.json`: `protocol`, `counts`, `overall` (with 95 % intervals by bootstrap over images), `per_landmark`,
-      `per_image`; where only some images have millimetres, of these alone;
+      `per_image`; where only some images have millimetres, of these alone. The `offset` of a landmark is the mean of
+      predicted minus true position, along the world's axes (RAS); `overall` has under `without_offsets` the errors
+      that are left when each image's points are moved by the offsets of all others, which tells points that were
+      annotated elsewhere from scatter;
     - `error_curve.png`, and `overlays/<image>.png` for the first `max_overlays` images;
     - for every measure its part of `metrics.json`, under its name, and its tables.
 
@@ -104,6 +107,7 @@ class LandmarkReport:
                 "pred": pred,
                 "truth": truth,
                 "errors": (radial_errors(pred, truth) * scale).numpy(),
+                "differences": ((pred - truth) * scale).numpy(),
                 "confidence": torch.as_tensor(output["confidence"]).tolist(),
                 "spread": torch.as_tensor(output["spread"]).tolist() if "spread" in output else None,
                 "scale": scale,
@@ -133,6 +137,7 @@ class LandmarkReport:
         if not self.cases:
             return
         errors = np.stack([case["errors"] for case in self.cases])
+        differences = np.stack([case["differences"] for case in self.cases])
         units = np.array([case["unit"] for case in self.cases])
         unit = "mm" if "mm" in units else str(units[0])
         odd = units != unit
@@ -144,7 +149,7 @@ class LandmarkReport:
             )
             errors[odd] = np.nan
         self.write_errors()
-        summary = self.summary(errors, unit)
+        summary = self.summary(errors, differences, unit)
         if odd.any():
             summary["counts"]["images_in_pixels"] = int(odd.sum())
         for measure in self.measures:
@@ -155,8 +160,14 @@ class LandmarkReport:
         save_error_curve({"all landmarks": errors}, self.output_dir / "error_curve.png", unit)
         self.announce(summary)
 
-    def summary(self, errors: np.ndarray, unit: str) -> dict[str, Any]:
-        """The content of metrics.json for errors (images, N)."""
+    def summary(self, errors: np.ndarray, differences: np.ndarray, unit: str) -> dict[str, Any]:
+        """The content of metrics.json for errors (images, N) and differences (images, N, D)."""
+        measured = np.isfinite(errors)
+        differences = np.where(measured[..., None], differences, 0.0)
+        count = measured.sum(0)
+        offsets = differences.sum(0) / np.maximum(count, 1)[:, None]
+        others = count / np.maximum(count - 1, 1)  # (d - mean of all) times this is d - mean of the others
+        scatter = np.where(measured & (count > 1), np.linalg.norm(differences - offsets, axis=-1) * others, np.nan)
         status = [word for case in self.cases for word in landmark_status(case["pred"], case["truth"])]
         per_image = [np.nanmean(row) if np.isfinite(row).any() else np.nan for row in errors]
         return {
@@ -173,9 +184,14 @@ class LandmarkReport:
                 **error_statistics(errors, self.thresholds),
                 "ci95": json_safe(error_intervals(errors, self.thresholds)),
                 "per_image_mean": error_statistics(np.array(per_image)),
+                "without_offsets": error_statistics(scatter, self.thresholds),
             },
             "per_landmark": {
-                name: error_statistics(errors[:, i], self.thresholds) for i, name in enumerate(self.landmarks)
+                name: {
+                    **error_statistics(errors[:, i], self.thresholds),
+                    "offset": offsets[i].tolist() if measured[:, i].any() else None,
+                }
+                for i, name in enumerate(self.landmarks)
             },
             "per_image": {case["image"]: json_safe(float(mean)) for case, mean in zip(self.cases, per_image)},
         }

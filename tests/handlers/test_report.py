@@ -106,6 +106,19 @@ def test_each_landmark_and_each_image_has_its_own_mean(hand_made):
     assert metrics["overall"]["per_image_mean"]["mean"] == 3.25
 
 
+def test_the_offset_of_a_landmark_is_its_mean_difference_and_is_taken_off_by_the_other_images(hand_made, tmp_path):
+    """a differs by (1.5, 2) and (1, 0) mm; each by the other's offset moved, both are (0.5, 2) off."""
+    metrics = hand_made[1]
+    assert metrics["per_landmark"]["a"]["offset"] == [1.25, 1.0]
+    assert metrics["per_landmark"]["b"]["offset"] == [0, 2]  # of the one image in which it is measured
+    left = metrics["overall"]["without_offsets"]
+    assert left["count"] == 2 and left["mean"] == left["max"] == pytest.approx(math.hypot(0.5, 2.0))
+    shifted = [step(f"/data/{i}.png", [[i + 3.0, 4.0], NOWHERE], [[i, 0.0], [0.0, 0.0]]) for i in range(5)]
+    metrics, _ = report(tmp_path, shifted, landmarks=["a", "b"])
+    assert metrics["overall"]["mean"] == 5 and metrics["overall"]["without_offsets"]["mean"] == pytest.approx(0)
+    assert metrics["per_landmark"]["b"]["offset"] is None
+
+
 def test_the_table_has_a_row_for_each_landmark(hand_made):
     rows = hand_made[2]
     assert [row["landmark"] for row in rows] == 2 * NAMES
