@@ -41,10 +41,12 @@ class Registration(NamedTuple):
     Attributes:
         matrix: (3, 3), from voxels of the template to voxels of the image; where it failed, the place where it began.
         failure: why it is not to be trusted, empty if it is.
+        mirrored: whether the image lies mirrored.
     """
 
     matrix: np.ndarray
     failure: str
+    mirrored: bool = False
 
 
 def make_template(
@@ -147,7 +149,8 @@ class RegisterToTemplate(Transform):
     resolution, on all its pixels and in one thread, so that it gives the same on every run. The new affine leads to
     the world of the file: landmarks in world coordinates need no change. It may be sheared, so that nothing that takes
     axes for orthogonal may follow. `meta["registered"]` tells whether it worked; where it did not, the image is shown
-    at the place and scale of the template's film, with a warning.
+    at the place and scale of the template's film, with a warning. `meta["registered"]` of a mirrored one is true, and
+    a warning tells that it lies so.
 
     Args:
         template: (1, W, H), or a function without arguments that gives it, for a buffer that may be replaced.
@@ -156,6 +159,7 @@ class RegisterToTemplate(Transform):
         max_rotation: rotation in degrees that is plausible.
         min_information: mutual information in nats, at the end, under which the image shows something else. 60
             cephalograms reach 0.40 to 1.10 against one of them, hands and spines 0.10 to 0.44.
+        mirror: look for an image that cannot be registered as it lies also in its mirror, left for right.
         padding_mode: "border" or "zeros", for what lies off the image.
         cache_dir: folder in which results are kept, by the content of image and template; None for no cache.
     """
@@ -167,6 +171,7 @@ class RegisterToTemplate(Transform):
         scale_range: tuple[float, float] = (0.7, 1.4),
         max_rotation: float = 30.0,
         min_information: float = 0.3,
+        mirror: bool = False,
         padding_mode: str = "border",
         cache_dir: str | Path | None = None,
     ) -> None:
@@ -175,6 +180,7 @@ class RegisterToTemplate(Transform):
         self.scale_range = tuple(scale_range)
         self.max_rotation = max_rotation
         self.min_information = min_information
+        self.mirror = mirror
         self.padding_mode = padding_mode
         self.cache_dir = None if cache_dir is None else Path(cache_dir)
 
@@ -203,6 +209,8 @@ class RegisterToTemplate(Transform):
                 _name(image),
                 found.failure,
             )
+        elif found.mirrored:
+            logger.warning("%s: fits the template in its mirror, and is taken so.", _name(image))
         out = resample(image, found.matrix, template.image.shape[1:], self.padding_mode)
         out.meta["registered"] = not found.failure
         return out
@@ -211,17 +219,18 @@ class RegisterToTemplate(Transform):
         """`register`, or what it found before for the same content."""
         if self.cache_dir is None:
             return self.register(image, template)
-        settings = [self.scale_range, self.max_rotation, self.min_information, list(image.shape), SEARCH]
+        settings = [self.scale_range, self.max_rotation, self.min_information, self.mirror, list(image.shape)]
+        settings.append(SEARCH)
         content = hashlib.sha256(json.dumps(settings).encode())
         for part in (*template, image.as_tensor()):
             content.update(np.ascontiguousarray(part.cpu().numpy()))
         path = self.cache_dir / f"{content.hexdigest()}.json"
         if path.is_file():
             known = json.loads(path.read_text())
-            return Registration(np.array(known["matrix"]), known["failure"])
+            return Registration(np.array(known["matrix"]), known["failure"], known["mirrored"])
         found = self.register(image, template)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps({"matrix": found.matrix.tolist(), "failure": found.failure}))
+        write_atomically(path, json.dumps(found._asdict() | {"matrix": found.matrix.tolist()}))
         return found
 
     def register(self, image: MetaTensor, template: Template) -> Registration:
@@ -231,19 +240,31 @@ class RegisterToTemplate(Transform):
         to_image = np.linalg.solve(_plane(image), _plane(small))
         begin = np.linalg.solve(to_image, start)
         fixed, moving = (normalised(picture)[0].numpy() for picture in (template.image, small))
+        matrix, failure = self.search(fixed, moving, begin)
+        if not failure:
+            return Registration(to_image @ matrix, "")
+        if self.mirror:
+            flip = np.array([[-1, 0, moving.shape[0] - 1], [0, 1, 0], [0, 0, 1]])
+            matrix, mirrored_failure = self.search(fixed, moving[::-1], begin)
+            if not mirrored_failure:
+                return Registration(to_image @ flip @ matrix, "", True)
+        return Registration(start, failure)
+
+    def search(self, fixed: np.ndarray, moving: np.ndarray, begin: np.ndarray) -> tuple[np.ndarray, str]:
+        """Matrix (3, 3) from indices of `fixed` to those of `moving`, and why it is not to be trusted."""
         try:
             matrix = affine_registration(fixed, moving, begin)
         except RuntimeError as error:  # ITK finds no overlap, or a constant image
             logger.debug("%s", error)
-            return Registration(start, "the two do not overlap")
-        failure = self.implausible(np.linalg.solve(begin, matrix))
-        if not failure:
-            before, after = (mutual_information(fixed, moving, m) for m in (begin, matrix))
-            if after < self.min_information:
-                failure = f"mutual information {after:.2f}: it shows something else"
-            elif after < 0.98 * before:  # a film that lies as the template does cannot gain
-                failure = f"mutual information {after:.2f} is worse than at the start, {before:.2f}"
-        return Registration(start if failure else to_image @ matrix, failure)
+            return begin, "the two do not overlap"
+        if failure := self.implausible(np.linalg.solve(begin, matrix)):
+            return matrix, failure
+        before, after = (mutual_information(fixed, moving, m) for m in (begin, matrix))
+        if after < self.min_information:
+            return matrix, f"mutual information {after:.2f}: it shows something else"
+        if after < 0.98 * before:  # a film that lies as the template does cannot gain
+            return matrix, f"mutual information {after:.2f} is worse than at the start, {before:.2f}"
+        return matrix, ""
 
     def implausible(self, relative: np.ndarray) -> str:
         """What is wrong with the part (3, 3) of a registration that goes beyond its start."""
