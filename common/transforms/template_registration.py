@@ -159,7 +159,9 @@ class RegisterToTemplate(Transform):
         max_rotation: rotation in degrees that is plausible.
         min_information: mutual information in nats, at the end, under which the image shows something else. 60
             cephalograms reach 0.40 to 1.10 against one of them, hands and spines 0.10 to 0.44.
-        mirror: look for an image that cannot be registered as it lies also in its mirror, left for right.
+        mirror_under: mutual information under which an image, as it lies, is also looked for in its mirror, left for
+            right; the better of both is taken. 100 cephalograms reach 0.50 to 1.2 against the average of 20 of them,
+            and at most 0.36 in their mirrors. 0 for no mirror.
         padding_mode: "border" or "zeros", for what lies off the image.
         cache_dir: folder in which results are kept, by the content of image and template; None for no cache.
     """
@@ -171,7 +173,7 @@ class RegisterToTemplate(Transform):
         scale_range: tuple[float, float] = (0.7, 1.4),
         max_rotation: float = 30.0,
         min_information: float = 0.3,
-        mirror: bool = False,
+        mirror_under: float = 0.0,
         padding_mode: str = "border",
         cache_dir: str | Path | None = None,
     ) -> None:
@@ -180,7 +182,7 @@ class RegisterToTemplate(Transform):
         self.scale_range = tuple(scale_range)
         self.max_rotation = max_rotation
         self.min_information = min_information
-        self.mirror = mirror
+        self.mirror_under = mirror_under
         self.padding_mode = padding_mode
         self.cache_dir = None if cache_dir is None else Path(cache_dir)
 
@@ -219,7 +221,7 @@ class RegisterToTemplate(Transform):
         """`register`, or what it found before for the same content."""
         if self.cache_dir is None:
             return self.register(image, template)
-        settings = [self.scale_range, self.max_rotation, self.min_information, self.mirror, list(image.shape)]
+        settings = [self.scale_range, self.max_rotation, self.min_information, self.mirror_under, list(image.shape)]
         settings.append(SEARCH)
         content = hashlib.sha256(json.dumps(settings).encode())
         for part in (*template, image.as_tensor()):
@@ -240,31 +242,31 @@ class RegisterToTemplate(Transform):
         to_image = np.linalg.solve(_plane(image), _plane(small))
         begin = np.linalg.solve(to_image, start)
         fixed, moving = (normalised(picture)[0].numpy() for picture in (template.image, small))
-        matrix, failure = self.search(fixed, moving, begin)
-        if not failure:
-            return Registration(to_image @ matrix, "")
-        if self.mirror:
+        matrix, failure, information = self.search(fixed, moving, begin)
+        mirrored = False
+        if self.mirror_under and (failure or information < self.mirror_under):
             flip = np.array([[-1, 0, moving.shape[0] - 1], [0, 1, 0], [0, 0, 1]])
-            matrix, mirrored_failure = self.search(fixed, moving[::-1], begin)
-            if not mirrored_failure:
-                return Registration(to_image @ flip @ matrix, "", True)
-        return Registration(start, failure)
+            other, other_failure, other_information = self.search(fixed, moving[::-1], begin)
+            if not other_failure and (failure or other_information > information):
+                matrix, failure, mirrored = flip @ other, "", True
+        return Registration(start if failure else to_image @ matrix, failure, mirrored)
 
-    def search(self, fixed: np.ndarray, moving: np.ndarray, begin: np.ndarray) -> tuple[np.ndarray, str]:
-        """Matrix (3, 3) from indices of `fixed` to those of `moving`, and why it is not to be trusted."""
+    def search(self, fixed: np.ndarray, moving: np.ndarray, begin: np.ndarray) -> tuple[np.ndarray, str, float]:
+        """Matrix (3, 3) from indices of `fixed` to those of `moving`, why not to trust it, and mutual information."""
         try:
             matrix = affine_registration(fixed, moving, begin)
         except RuntimeError as error:  # ITK finds no overlap, or a constant image
             logger.debug("%s", error)
-            return begin, "the two do not overlap"
-        if failure := self.implausible(np.linalg.solve(begin, matrix)):
-            return matrix, failure
+            return begin, "the two do not overlap", 0.0
+        failure = self.implausible(np.linalg.solve(begin, matrix))
+        if failure:
+            return matrix, failure, 0.0
         before, after = (mutual_information(fixed, moving, m) for m in (begin, matrix))
         if after < self.min_information:
-            return matrix, f"mutual information {after:.2f}: it shows something else"
-        if after < 0.98 * before:  # a film that lies as the template does cannot gain
-            return matrix, f"mutual information {after:.2f} is worse than at the start, {before:.2f}"
-        return matrix, ""
+            failure = f"mutual information {after:.2f}: it shows something else"
+        elif after < 0.98 * before:  # a film that lies as the template does cannot gain
+            failure = f"mutual information {after:.2f} is worse than at the start, {before:.2f}"
+        return matrix, failure, after
 
     def implausible(self, relative: np.ndarray) -> str:
         """What is wrong with the part (3, 3) of a registration that goes beyond its start."""

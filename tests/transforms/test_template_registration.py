@@ -93,22 +93,24 @@ def test_landmarks_of_a_moved_film_come_to_lie_where_the_template_has_them(templ
     assert (voxel_to_world(torch.as_tensor(found)[None], item["image"].affine) - before).abs().max() < 1e-6
 
 
-def test_a_mirrored_film_is_found_in_its_mirror_where_that_is_wanted(template, tmp_path, caplog):
+@pytest.mark.parametrize("least", [0.3, 1.4])
+def test_a_mirrored_film_is_found_in_its_mirror_where_that_is_wanted(template, tmp_path, caplog, least):
+    settings = {"min_information": least, "cache_dir": tmp_path}
     matrix = moved()
     flipped = MetaTensor(head(matrix).flip(1), affine=torch.as_tensor(AFFINE), meta={"filename_or_obj": "left.png"})
     label = world(places(matrix) * [-1, 1] + [FILM[0] - 1, 0])
-    settings = {"min_information": 1.4, "cache_dir": tmp_path}  # 1.1 as it lies, 1.7 in its mirror
-    assert not RegisterToTemplate(*template, **settings)(flipped).meta["registered"]
+    # Mutual information is 1.1 as it lies, 1.7 in its mirror.
+    assert not RegisterToTemplate(*template, min_information=1.4)(flipped).meta["registered"]
     for _ in range(2):  # the second time from the cache
         caplog.clear()
-        out = RegisterToTemplate(*template, mirror=True, **settings)(flipped)
+        out = RegisterToTemplate(*template, mirror_under=1.4, **settings)(flipped)
         assert out.meta["registered"] and "left.png: fits the template in its mirror" in caplog.text
         expected = RegisterToTemplate(*template)(head(matrix))
         assert (out - expected).abs().max() < 1e-3
         found = world_to_voxel(label, out.affine)
         assert (found - world_to_voxel(world(places(matrix)), expected.affine)).abs().max() < 1e-3
     caplog.clear()
-    assert RegisterToTemplate(*template, mirror=True, **settings)(head(matrix)).meta["registered"] and not caplog.text
+    assert RegisterToTemplate(*template, mirror_under=1.4, **settings)(head(matrix)).meta["registered"] and not caplog.text
 
 
 def test_the_registered_image_shows_the_film_where_its_affine_says(template):
