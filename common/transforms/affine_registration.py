@@ -15,13 +15,16 @@ BINS = 32
 SEARCH = [SHRINK_FACTORS, SMOOTHING, ITERATIONS, BINS]
 
 
-def affine_registration(fixed: np.ndarray, moving: np.ndarray, begin: np.ndarray) -> np.ndarray:
+def affine_registration(
+    fixed: np.ndarray, moving: np.ndarray, begin: np.ndarray, levels: int = len(SHRINK_FACTORS)
+) -> np.ndarray:
     """Register two flat images by Mattes' mutual information.
 
     Args:
         fixed: float32 (W, H).
         moving: float32, likewise.
         begin: (3, 3), where the search begins.
+        levels: how many of the resolutions, from the coarsest on.
 
     Returns:
         (3, 3), from indices of `fixed` to indices of `moving`.
@@ -46,9 +49,9 @@ def affine_registration(fixed: np.ndarray, moving: np.ndarray, begin: np.ndarray
     method.SetOptimizer(optimizer)
     method.SetInitialTransform(transform)
     method.InPlaceOn()
-    method.SetNumberOfLevels(len(SHRINK_FACTORS))
-    method.SetShrinkFactorsPerLevel(list(SHRINK_FACTORS))
-    method.SetSmoothingSigmasPerLevel(list(SMOOTHING))
+    method.SetNumberOfLevels(levels)
+    method.SetShrinkFactorsPerLevel(list(SHRINK_FACTORS[:levels]))
+    method.SetSmoothingSigmasPerLevel(list(SMOOTHING[:levels]))
     method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOff()
     method.SetMetricSamplingStrategy(itk.ImageRegistrationMethodv4Enums.MetricSamplingStrategy_NONE)
     method.Update()

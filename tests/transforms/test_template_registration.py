@@ -103,14 +103,26 @@ def test_a_mirrored_film_is_found_in_its_mirror_where_that_is_wanted(template, t
     assert not RegisterToTemplate(*template, min_information=1.4)(flipped).meta["registered"]
     for _ in range(2):  # the second time from the cache
         caplog.clear()
-        out = RegisterToTemplate(*template, mirror_under=1.4, **settings)(flipped)
+        out = RegisterToTemplate(*template, sure_information=1.4, **settings)(flipped)
         assert out.meta["registered"] and "left.png: fits the template in its mirror" in caplog.text
         expected = RegisterToTemplate(*template)(head(matrix))
-        assert (out - expected).abs().max() < 1e-3
+        assert (out - expected).abs().mean() < 0.01
         found = world_to_voxel(label, out.affine)
-        assert (found - world_to_voxel(world(places(matrix)), expected.affine)).abs().max() < 1e-3
+        assert (found - world_to_voxel(world(places(matrix)), expected.affine)).abs().max() < 0.5
     caplog.clear()
-    assert RegisterToTemplate(*template, mirror_under=1.4, **settings)(head(matrix)).meta["registered"] and not caplog.text
+    assert RegisterToTemplate(*template, sure_information=1.4, **settings)(head(matrix)).meta["registered"] and not caplog.text
+
+
+@pytest.mark.parametrize("motion", [{"degrees": -28}, {"scale": 1.9, "degrees": -20, "shift": (30, 30)}])
+def test_a_film_on_which_the_search_loses_its_way_is_found_from_another_start(template, caplog, motion):
+    matrix = moved(shear=0, **motion)
+    label = world(places(matrix))
+    wanted = world_to_voxel(world(POINTS), RegisterToTemplate(*template)(head()).affine)
+    offs = []
+    for sure in (0.0, 1.5):
+        out = RegisterToTemplate(*template, scale_range=(0.5, 2.0), sure_information=sure)(head(matrix))
+        offs.append(float((world_to_voxel(label, out.affine) - wanted).norm(dim=-1).max()))
+    assert offs[0] > 10 and offs[1] < 2 and "mirror" not in caplog.text
 
 
 def test_the_registered_image_shows_the_film_where_its_affine_says(template):
