@@ -1,9 +1,11 @@
-"""Mirrored films and films with inverted grey values, for networks that were trained on neither."""
+"""Mirrored films and films with inverted grey values, for networks that were trained on neither; turned, scaled ones."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch.nn.functional import affine_grid, grid_sample
 
 from .autocast import AutocastInferer
 
@@ -16,6 +18,9 @@ class ViewSelectingInferer(AutocastInferer):
     is taken. Heatmaps come back on the image as it is. For landmarks that keep their names in a mirror: those of a
     right hand are those of a left hand.
 
+    With `turns` or `scales` that view is then seen turned and scaled about its middle as well, and the heatmaps of all
+    are averaged (flat images only): errors of a network that sees each of them otherwise cancel in part.
+
     Args:
         mirror_axis: spatial axis that is mirrored, 0 for x; None for no mirror.
         inversion: the sum of a grey value and its inverse (0 for images in [-1, 1], 1 for [0, 1]); None for no
@@ -23,6 +28,8 @@ class ViewSelectingInferer(AutocastInferer):
         padding: grey value of the rows and columns that were padded to an image, which an inversion leaves as they
             are; None where it inverts them too.
         enough: mean confidence with which the first view is taken without a look at the others.
+        turns: degrees by which the image is turned.
+        scales: factors by which it is enlarged.
         dtype: of `AutocastInferer`.
     """
 
@@ -32,6 +39,8 @@ class ViewSelectingInferer(AutocastInferer):
         inversion: float | None = None,
         padding: float | None = None,
         enough: float = 0.8,
+        turns: Sequence[float] = (),
+        scales: Sequence[float] = (),
         dtype: str = "float32",
     ) -> None:
         super().__init__(dtype)
@@ -39,6 +48,7 @@ class ViewSelectingInferer(AutocastInferer):
         self.inversion = inversion
         self.padding = padding
         self.enough = enough
+        self.motions = [*((turn, 1.0) for turn in turns), *((0.0, scale) for scale in scales)]
         mirrors = [False] if mirror_axis is None else [False, True]
         inversions = [False] if inversion is None else [False, True]
         self.views = [(mirrored, inverted) for inverted in inversions for mirrored in mirrors]
@@ -49,14 +59,23 @@ class ViewSelectingInferer(AutocastInferer):
         heatmaps = super().__call__(images, network, *args, **kwargs)
         confidence = mean_confidence(heatmaps)
         unsure = (confidence < self.enough).nonzero().flatten()
+        flipped = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+        seen = images.clone() if len(unsure) else images
         for mirrored, inverted in self.views[1:] if len(unsure) else []:
             view = self.invert(images[unsure]) if inverted else images[unsure]
-            seen = super().__call__(self.mirror(view) if mirrored else view, network, *args, **kwargs)
-            surer = mean_confidence(seen)
+            view = self.mirror(view) if mirrored else view
+            found = super().__call__(view, network, *args, **kwargs)
+            surer = mean_confidence(found)
             better = surer > confidence[unsure]
             chosen = unsure[better]
-            heatmaps[chosen] = self.mirror(seen[better]) if mirrored else seen[better]
-            confidence[chosen] = surer[better]
+            heatmaps[chosen], seen[chosen] = found[better], view[better]
+            confidence[chosen], flipped[chosen] = surer[better], mirrored
+        for turn, scale in self.motions:
+            moved = super().__call__(move(seen, turn, scale, "border"), network, *args, **kwargs)
+            heatmaps = heatmaps + move(moved, -turn, 1 / scale, "zeros")
+        heatmaps = heatmaps / (1 + len(self.motions)) if self.motions else heatmaps
+        if flipped.any():
+            heatmaps[flipped] = self.mirror(heatmaps[flipped])
         return heatmaps
 
     def invert(self, images: torch.Tensor) -> torch.Tensor:
@@ -72,6 +91,16 @@ class ViewSelectingInferer(AutocastInferer):
 
     def mirror(self, images: torch.Tensor) -> torch.Tensor:
         return images.flip(2 + self.mirror_axis)
+
+
+def move(images: torch.Tensor, turn: float, scale: float, padding_mode: str) -> torch.Tensor:
+    """Flat images (B, C, X, Y) turned by degrees and enlarged about their middle, linearly interpolated."""
+    x, y = images.shape[2:]
+    c, s = math.cos(math.radians(turn)) / scale, math.sin(math.radians(turn)) / scale
+    # From fractions of the result to those of the image, the last axis first.
+    theta = torch.tensor([[c, -s * x / y, 0.0], [s * y / x, c, 0.0]], device=images.device)
+    grid = affine_grid(theta.expand(len(images), 2, 3), list(images.shape), align_corners=False)
+    return grid_sample(images.float(), grid, align_corners=False, padding_mode=padding_mode)
 
 
 def mean_confidence(heatmaps: torch.Tensor) -> torch.Tensor:

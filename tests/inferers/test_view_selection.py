@@ -1,10 +1,12 @@
 import itertools
+import math
 
 import pytest
 import torch
 from monai.data import MetaTensor
 
 from common.inferers import ViewSelectingInferer
+from common.transforms import decode_heatmaps, draw_heatmaps
 
 TRUE_VIEW = torch.tensor([[0.1, 0.2, 0.9], [0.3, 0.8, 0.4]])  # what the network below knows; not its own mirror
 
@@ -101,3 +103,50 @@ def test_a_padded_film_with_inverted_grey_values_is_known():
     image = torch.nn.functional.pad(made_of(False, True), pad)[None]
     assert ViewSelectingInferer(0, 1.0, padding=0.0)(image, KnowsPadded()).amax() == 1
     assert ViewSelectingInferer(0, 1.0)(image, KnowsPadded()).amax() < 1
+
+
+class Bright(torch.nn.Module):
+    """The image itself as a heatmap."""
+
+    def __init__(self):
+        super().__init__()
+        self.images = []
+
+    def forward(self, images):
+        self.images.append(images)
+        return images
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_turned_and_scaled_views_come_back_to_the_same_place(mirrored):
+    image = draw_heatmaps(torch.tensor([[[20.0, 41.0]]]), (60, 80), 3.0)
+    network = Bright()
+    inferer = ViewSelectingInferer(0 if mirrored else None, enough=1.5, turns=[-20, 20], scales=[0.8, 1.25])
+    heatmaps = inferer(image, network)
+    points, confidence = decode_heatmaps(heatmaps)
+    assert (points - torch.tensor([20.0, 41.0])).abs().max() < 0.1 and 0.9 < confidence.item() <= 1
+    assert len(network.images) == 5 + mirrored
+    seen = torch.stack([decode_heatmaps(view)[0][0, 0] for view in network.images[-4:]])
+    middle, arm = torch.tensor([29.5, 39.5]), torch.tensor([-9.5, 1.5])
+    turn = math.radians(20)
+    expected = [rotated(arm, turn), rotated(arm, -turn), 0.8 * arm, 1.25 * arm]
+    ways = [expected, [rotated(arm, -turn), rotated(arm, turn), *expected[2:]]]
+    off = [(seen - middle - torch.stack(way)).abs().max() for way in ways]
+    assert min(off) < 0.2 and max(off) > 1
+
+
+def rotated(arm, angle):
+    c, s = math.cos(angle), math.sin(angle)
+    return torch.tensor([[c, -s], [s, c]]) @ arm
+
+
+def test_views_are_averaged_and_each_image_is_moved_alone():
+    """A network that sees a peak only where the image is upright loses its height and not its place."""
+
+    class Upright(torch.nn.Module):
+        def forward(self, images):
+            return images * (images.flatten(1).amax(1) > 0.999).float()[:, None, None, None]
+
+    images = draw_heatmaps(torch.tensor([[[30.0, 40.0]], [[12.0, 20.0]]]), (60, 80), 2.0)
+    heatmaps = ViewSelectingInferer(None, enough=0.0, turns=[7.0])(images, Upright())
+    torch.testing.assert_close(heatmaps, images / 2, atol=0.02, rtol=0)
