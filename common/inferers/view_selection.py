@@ -1,4 +1,4 @@
-"""Mirrored films and films with inverted grey values, for networks that were trained on neither; turned, scaled ones."""
+"""Mirrored films and films with inverted grey values, for networks that have seen neither; averages over views."""
 
 import math
 from collections.abc import Callable, Sequence

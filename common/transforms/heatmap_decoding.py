@@ -234,7 +234,7 @@ def decode_heatmaps(
 
     Returns:
         points (B, N, D) in voxels, float32 or the wider type of the heatmaps, NaN where a heatmap says
-        nothing; confidences (B, N): maxima, before any smoothing, clamped to [0, 1]. Both on the device of the heatmaps.
+        nothing; confidences (B, N): maxima before smoothing, clamped to [0, 1]. Both on the device of the heatmaps.
 
     Raises:
         InputError: when the method is unknown or `heatmaps` has the wrong number of dimensions.

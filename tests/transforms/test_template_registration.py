@@ -110,7 +110,10 @@ def test_a_mirrored_film_is_found_in_its_mirror_where_that_is_wanted(template, t
         found = world_to_voxel(label, out.affine)
         assert (found - world_to_voxel(world(places(matrix)), expected.affine)).abs().max() < 0.5
     caplog.clear()
-    assert RegisterToTemplate(*template, sure_information=1.4, **settings)(head(matrix)).meta["registered"] and not caplog.text
+    assert (
+        RegisterToTemplate(*template, sure_information=1.4, **settings)(head(matrix)).meta["registered"]
+        and not caplog.text
+    )
 
 
 @pytest.mark.parametrize("motion", [{"degrees": -28}, {"scale": 1.9, "degrees": -20, "shift": (30, 30)}])
