@@ -18,6 +18,7 @@ from common.data import phantoms
 
 REPOSITORY = Path(common.__file__).resolve().parents[1]
 HAND_ATLAS = REPOSITORY.parent / "shared" / "data" / "digital_hand_atlas"
+CEPHALOGRAMS = REPOSITORY.parent / "shared" / "data" / "isbi2015_cephalometric"
 
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
@@ -96,3 +97,11 @@ def real_hands():
     if not (HAND_ATLAS / "all.csv").is_file():
         pytest.skip(f"the Digital Hand Atlas is not in {HAND_ATLAS}")
     return HAND_ATLAS
+
+
+@pytest.fixture(scope="session")
+def real_heads():
+    """Folder of the ISBI 2015 cephalograms in the challenge's layout, which is not part of the repository."""
+    if not (CEPHALOGRAMS / "RawImage" / "Test1Data").is_dir():
+        pytest.skip(f"the ISBI 2015 cephalograms are not in {CEPHALOGRAMS}")
+    return CEPHALOGRAMS
