@@ -50,8 +50,9 @@ def registered(bundle, path):
     template = Template(bundle.network.template, bundle.network.template_window)
     grey = bundle.tiny.images.grey(path)
     film = MetaTensor(torch.tensor(grey)[None], affine=bundle.tiny.images.affine(path))
-    matrix, failure = RegisterToTemplate(*template).register(film, template)
-    assert failure == ""
+    register = RegisterToTemplate(*template, scale_range=(0.5, 2.0), sure_information=0.7)
+    matrix, failure, mirrored = register.register(film, template)
+    assert failure == "" and not mirrored
     grid = np.stack([*np.meshgrid(*map(np.arange, size), indexing="ij"), np.ones(size)], -1)
     return map_coordinates(grey, (grid @ matrix.T)[..., :2].transpose(2, 0, 1), order=1, mode="nearest"), matrix
 
