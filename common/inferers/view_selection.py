@@ -28,7 +28,7 @@ class ViewSelectingInferer(AutocastInferer):
         padding: grey value of the rows and columns that were padded to an image, which an inversion leaves as they
             are; None where it inverts them too.
         enough: mean confidence with which the first view is taken without a look at the others.
-        turns: degrees by which the image is turned.
+        turns: degrees by which the image is turned, from x towards y.
         scales: factors by which it is enlarged.
         dtype: of `AutocastInferer`.
     """
@@ -94,7 +94,7 @@ class ViewSelectingInferer(AutocastInferer):
 
 
 def move(images: torch.Tensor, turn: float, scale: float, padding_mode: str) -> torch.Tensor:
-    """Flat images (B, C, X, Y) turned by degrees and enlarged about their middle, linearly interpolated."""
+    """Flat images (B, C, X, Y) turned by degrees, from x towards y, and enlarged about their middle, linearly interpolated."""
     x, y = images.shape[2:]
     c, s = math.cos(math.radians(turn)) / scale, math.sin(math.radians(turn)) / scale
     # From fractions of the result to those of the image, the last axis first.
