@@ -94,7 +94,7 @@ class ViewSelectingInferer(AutocastInferer):
 
 
 def move(images: torch.Tensor, turn: float, scale: float, padding_mode: str) -> torch.Tensor:
-    """Flat images (B, C, X, Y) turned by degrees, from x towards y, and enlarged about their middle, linearly interpolated."""
+    """Flat images (B, C, X, Y), turned by degrees from x towards y and enlarged about their middle, interpolated."""
     x, y = images.shape[2:]
     c, s = math.cos(math.radians(turn)) / scale, math.sin(math.radians(turn)) / scale
     # From fractions of the result to those of the image, the last axis first.
