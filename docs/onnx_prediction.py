@@ -35,7 +35,7 @@ def vertex(heat: np.ndarray, peak: int) -> float:
     values = heat[middle - 1 : middle + 2].astype(np.float64)
     before, at, after = np.log(values) if (values > 0).all() else values
     bend = 2 * at - before - after
-    return float(np.clip(middle + ((after - before) / (2 * bend) if bend > 0 else 0), peak - 0.5, peak + 0.5))
+    return float(np.clip(middle + (after - before) / (2 * bend), peak - 0.5, peak + 0.5)) if bend > 0 else float(peak)
 
 
 network, *configs, film = sys.argv[1:]

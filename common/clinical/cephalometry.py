@@ -61,8 +61,9 @@ def cephalometric_measurements(points: torch.Tensor, mm: torch.Tensor | float) -
     """The eight measurements of films, in the order of `MEASUREMENTS`; a mirrored film gives the same.
 
     Args:
-        points: (B, 19, 2), file pixels (x right, y down, square); not annotated, absent or missed ones not finite.
-        mm: millimetres per pixel, one or (B,); NaN where unknown. Only MW needs it.
+        points: (B, 19, 2), in one unit for both axes (x right, y down); not annotated, absent or missed ones not
+            finite.
+        mm: millimetres per unit, one or (B,); NaN where unknown. Only MW needs it.
 
     Returns:
         (B, 8), float64: ANB, SNB, SNA, ODI, APDI, FMA in degrees, FHI a ratio, MW in mm; NaN where a landmark that

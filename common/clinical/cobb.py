@@ -55,9 +55,9 @@ def cobb_curves(
     training films to 0.1 degree; the upper ones, which descriptions of the definition name, fail on 12 of them.
 
     Args:
-        corners: (B, 68, 2), file pixels (x right, y down); vertebrae from the top, each as top left, top right,
-            bottom left, bottom right.
-        image_height: height of the image in file pixels, one or (B,).
+        corners: (B, 68, 2), in one unit for both axes (x right, y down); vertebrae from the top, each as top left, top
+            right, bottom left, bottom right.
+        image_height: height of the image in that unit, one or (B,).
         plate: "lower" or "upper", the end plate of p and q that says in which half the curve lies.
 
     Returns:

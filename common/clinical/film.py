@@ -1,13 +1,13 @@
-"""One evaluated film in the space of its file, in which the clinical measurements are defined."""
+"""One evaluated film as one looks at it, x to the right and y down, as the clinical measurements are defined."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 
-from ..transforms.landmark_loading import to_file_space
+from ..transforms.coordinates import world_to_voxel
+from ..transforms.landmark_loading import upright_frame
 from .geometry import clinical_points
 
 
@@ -17,10 +17,11 @@ class Film:
 
     Attributes:
         image: its file.
-        size: width and height in file pixels.
-        pixel_size: width and height of a file pixel in `unit`.
+        size: width and height in pixels of the upright film (`upright_frame`): those of the file, unless its axes lie
+            otherwise.
+        pixel_size: width and height of a pixel in `unit`.
         unit: "mm", or "pixel" where no physical size is known.
-        pred: (N, 2), file pixels (x right, y down), NaN for those without a position.
+        pred: (N, 2), upright pixels (x right, y down), NaN for those without a position.
         truth: likewise.
         observers: further annotations of the same landmarks, likewise, by the name of who made them.
         item: everything that the data loader gives with the image.
@@ -36,8 +37,13 @@ class Film:
     item: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def scaled(self, points: torch.Tensor) -> torch.Tensor:
-        """File pixels (N, 2) in `unit`: axes of the file, so that angles hold where pixels are not square."""
+        """Upright pixels (N, 2) in `unit`, so that angles hold where pixels are not square."""
         return points * self.pixel_size
+
+    @property
+    def height(self) -> float:
+        """Height of the film in `unit`."""
+        return float(self.size[1] * self.pixel_size[1])
 
     @property
     def mm(self) -> float:
@@ -65,17 +71,18 @@ def evaluated_film(
             raise ValueError(f"'{key}' is no landmarks in world coordinates; load it with LoadLandmarksd")
     meta = output["image"].meta
 
-    def file_points(points: Any) -> torch.Tensor:
-        return clinical_points(to_file_space(torch.as_tensor(points)[0], meta)[0])
+    affine, size = upright_frame(meta)
 
-    affine = torch.as_tensor(np.asarray(meta["original_affine"], dtype=np.float64)).reshape(4, 4)
+    def upright(points: Any) -> torch.Tensor:
+        return clinical_points(world_to_voxel(torch.as_tensor(points)[0].cpu(), affine))
+
     return Film(
         image=str(meta["filename_or_obj"]),
-        size=tuple(int(n) for n in np.asarray(meta["spatial_shape"]).ravel()),
+        size=size,
         pixel_size=affine[:3, :2].norm(dim=0) * float(batch["mm_per_world"]),
         unit=str(batch["unit"]),
-        pred=file_points(output["pred"]),
-        truth=file_points(output["label"]),
-        observers={key: file_points(batch[key]) for key in observers if key in batch},
+        pred=upright(output["pred"]),
+        truth=upright(output["label"]),
+        observers={key: upright(batch[key]) for key in observers if key in batch},
         item={key: batch[key] for key in keep if key in batch},
     )

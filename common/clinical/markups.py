@@ -42,7 +42,7 @@ class ClinicalMarkup:
     Attributes:
         kind: "Line" or "Angle".
         name: what it measures.
-        points: (2, 2) or (3, 2), file pixels; the second of three is the vertex.
+        points: (2, 2) or (3, 2), upright pixels; the second of three is the vertex.
         labels: names of the points.
         values: name, number, unit and meaning of clinical values that belong to it.
     """
@@ -68,10 +68,10 @@ class ClinicalMarkups(Protocol):
         """Lines and angles of one film, without those of which a landmark has no position.
 
         Args:
-            points: (N, 2), file pixels (x right, y down).
+            points: (N, 2), pixels of the upright film (x right, y down).
             landmarks: N names.
-            size: width and height in file pixels.
-            pixel_size: (2,), width and height of a file pixel in units of the world.
+            size: width and height in such pixels.
+            pixel_size: (2,), width and height of a pixel in units of the world.
             mm: millimetres per unit of the world, NaN where unknown.
         """
 

@@ -9,8 +9,8 @@ import torch
 
 from ..data.datalist import datalist_info, load_datalist
 from ..metrics import error_statistics, radial_errors
-from ..transforms.coordinates import voxel_to_world
-from ..transforms.landmark_loading import load_annotated, to_file_space
+from ..transforms.coordinates import voxel_to_world, world_to_voxel
+from ..transforms.landmark_loading import load_annotated, upright_frame
 from .film import Film, evaluated_film
 from .geometry import clinical_points
 from .spine_errors import image_fractions
@@ -32,12 +32,12 @@ def mean_shape_error(training_points: torch.Tensor, test_points: torch.Tensor) -
 
 
 def training_fractions(items: Sequence[Mapping[str, Any]], landmarks: Sequence[str]) -> torch.Tensor:
-    """Landmarks of flat images of a data list as fractions of their widths and heights, (M, N, 2), float64."""
+    """Landmarks of flat images of a data list as fractions of their upright widths and heights, (M, N, 2), float64."""
     rows = []
     for item in items:
         image, world = load_annotated(item, landmarks)
-        points = clinical_points(to_file_space(world[0], image.meta)[0])
-        rows.append(image_fractions(points, image.meta["spatial_shape"]))
+        affine, size = upright_frame(image.meta)
+        rows.append(image_fractions(clinical_points(world_to_voxel(world[0], affine)), size))
     return torch.stack(rows)
 
 
@@ -106,11 +106,11 @@ class MeanShape:
         else:
             mean = training_fractions(items, self.landmarks).nanmean(0)
             guesses = [mean * torch.tensor(film.size) for film in self.films]
-            share = [radial_errors(p, film.truth) / film.size[1] for p, film in zip(guesses, self.films)]
+            pairs = [(film.scaled(p), film.scaled(film.truth)) for p, film in zip(guesses, self.films)]
+            share = [radial_errors(p, truth) / film.height for (p, truth), film in zip(pairs, self.films)]
             unit = "mm" if any(film.unit == "mm" for film in self.films) else "pixel"
             height = {"percent_of_image_height": float(100 * torch.stack(share).nanmean())}
-            of_unit = [(p, film) for p, film in zip(guesses, self.films) if film.unit == unit]
-            errors = [radial_errors(film.scaled(p), film.scaled(film.truth)) for p, film in of_unit]
+            errors = [radial_errors(*pair) for pair, film in zip(pairs, self.films) if film.unit == unit]
         self.result = {
             "training_images": len(items),
             "unit": unit,

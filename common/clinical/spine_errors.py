@@ -54,7 +54,7 @@ def vertebra_levels(pred: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
 
     Args:
         pred: (B, 68, 2), four corners of each vertebra from the top.
-        truth: likewise, in the same pixels.
+        truth: likewise, in the same unit.
 
     Returns:
         int64 (B, 17), counted from 0 at the top; -1 for a predicted vertebra without a position, and on a film whose

@@ -45,22 +45,29 @@ class SpineMeasure:
 
     def angles(self) -> dict[str, torch.Tensor]:
         """Cobb angles (B, 3) by their source: "predicted", "true" and, where there are any, "published"."""
-        heights = torch.tensor([film.size[1] for film in self.films], dtype=torch.float64)
-        tables = {
-            "predicted": cobb_angles(torch.stack([film.pred for film in self.films]), heights),
-            "true": cobb_angles(torch.stack([film.truth for film in self.films]), heights),
-        }
+        heights = torch.tensor([film.height for film in self.films], dtype=torch.float64)
+        corners = self.corners()
+        tables = {name: cobb_angles(corners[name], heights) for name in ("predicted", "true")}
         if any(self.angles_key in film.item for film in self.films):
             rows = [film.item.get(self.angles_key, [float("nan")] * 3) for film in self.films]
             tables["published"] = torch.tensor([[float(a) for a in row] for row in rows], dtype=torch.float64)
         return tables
 
+    def corners(self) -> dict[str, torch.Tensor]:
+        """Predicted and true corners (B, 68, 2) in the films' units."""
+        films = self.films
+        return {
+            "predicted": torch.stack([film.scaled(film.pred) for film in films]),
+            "true": torch.stack([film.scaled(film.truth) for film in films]),
+        }
+
     def summary(self) -> dict[str, Any]:
         sizes = torch.tensor([film.size for film in self.films], dtype=torch.float64)
         pixels = [torch.stack([getattr(film, key) for film in self.films]) for key in ("pred", "truth")]
         pred, truth = (image_fractions(points, sizes) for points in pixels)
-        angles = self.angles()
-        errors = torch.stack([radial_errors(film.pred, film.truth) / film.size[1] for film in self.films])
+        angles, corners = self.angles(), self.corners()
+        heights = torch.tensor([film.height for film in self.films], dtype=torch.float64)
+        errors = radial_errors(corners["predicted"], corners["true"]) / heights[:, None]
         measures = {
             "percent_of_image_height": lambda films: float(100 * errors[films].nanmean()),
             "mean_squared_error": lambda films: mean_squared_fraction(pred[films], truth[films]),
@@ -70,7 +77,7 @@ class SpineMeasure:
         result = {
             **{name: measure(np.arange(count)) for name, measure in measures.items()},
             "ci95": {name: bootstrap_over_images(count, measure) for name, measure in measures.items()},
-            "counting": counting_errors(*pixels),
+            "counting": counting_errors(corners["predicted"], corners["true"]),
             "cobb": cobb_errors(angles["predicted"], angles["true"]),
         }
         if "published" in angles:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Affine, Flip, Rotate, SpatialCrop
+from monai.transforms import Affine, Flip, Resize, Rotate, SpatialCrop
 from PIL import Image
 
 from ..errors import InputError
@@ -86,8 +86,8 @@ def changed_copies(
     same size; grey values inverted, or to the power of 2 (dark) or 0.5 (bright); cropped at the top, left or right.
     Landmarks move along; those that are no longer on the image are not annotated in the copy, absent ones stay
     absent. Copies are 8-bit PNG, with black where nothing of the original is, and state the spacing where that of
-    the original is known; unchanged ones are there to compare. The training list of the source, if there is one,
-    stays for measures that need it.
+    the original is known; films whose pixels are not square are brought to square ones first; unchanged ones are there
+    to compare. The training list of the source, if there is one, stays for measures that need it.
 
     Args:
         source: folder with a `datalist.json` of 2D images.
@@ -140,7 +140,7 @@ def changed_copies(
                 known = millimetres({"image": image, "label": label, "spacing": item.get("spacing")})
                 scale = known["mm_per_world"] if known["unit"] == "mm" else None
                 low, high = float(image.min()), float(image.max())
-                image = (image - low) / max(high - low, 1e-6)
+                image = with_square_pixels((image - low) / max(high - low, 1e-6))
                 for change, apply in applied.items():
                     name = f"{change}/{number:04d}_{Path(item['image']).stem}.png"
                     group = item.get("group", Path(item["image"]).stem)
@@ -159,6 +159,15 @@ def changed_copies(
     except OSError as error:
         raise InputError(f"{target}: cannot be written ({error.strerror}); choose another folder.") from error
     return tell_lists(root)
+
+
+def with_square_pixels(image: MetaTensor) -> MetaTensor:
+    """A flat image (1, W, H) whose pixels are as high as wide, to the rounding of its new width and height."""
+    pixel = image.affine[:3, :2].norm(dim=0)
+    if float(pixel.max() / pixel.min()) < 1.01:
+        return image
+    size = (torch.tensor(image.shape[1:]) * pixel.cpu() / pixel.cpu().min()).round().int().tolist()
+    return Resize(size, mode="bilinear")(image)
 
 
 def write_copy(image: MetaTensor, label: torch.Tensor, path: Path, scale: float | None) -> dict[str, Any]:

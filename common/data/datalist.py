@@ -20,7 +20,8 @@ from typing import Any
 
 from ..errors import InputError
 from .atomic_writing import write_atomically
-from .landmark_points import check_unique, inline_points, is_finite_number
+from .landmark_files import read_landmarks
+from .landmark_points import check_unique, inline_points, is_finite_number, is_unnamed
 
 DATALIST = "datalist.json"
 
@@ -33,7 +34,8 @@ def load_datalist(
     Args:
         dataset_dir: folder with a `datalist.json`, or the path of such a file.
         name: which list.
-        landmarks: the bundle's names in order; inline points are brought to it.
+        landmarks: the bundle's names in order; inline points are brought to it. Where the data set has another order,
+            landmark files must name their points.
 
     Returns:
         one dictionary per image: "image", "landmarks" and those of observers (lists of points or paths), and
@@ -63,6 +65,12 @@ def load_datalist(
     files = [item[key] for item in items for key in keys if isinstance(item.get(key), str)]
     _check_files(files, f"{path}: list '{name}'", "landmark file")
     order = _order(content.get("landmarks"), landmarks, path)
+    unnamed = [file for file in files if order and is_unnamed(read_landmarks(file).names)]
+    if unnamed:
+        raise InputError(
+            f"{unnamed[0]}: does not name its landmarks, and {path} has them in another order than the one wanted; "
+            "name them in the file."
+        )
     count = len(content.get("landmarks") or landmarks or ())
     for item in items:
         _check_spacing(item, path)

@@ -150,7 +150,8 @@ def read_image(path: str | os.PathLike, spatial_dims: int | None = None) -> tupl
     meta[MetaKeys.ORIGINAL_AFFINE] = affine
     meta[MetaKeys.SPATIAL_SHAPE] = np.asarray(array.shape)
     if is_flat:
-        array, affine = _upright(array, affine)
+        turn, affine, _ = upright_geometry(affine, array.shape)
+        array = nibabel.apply_orientation(array, turn)
     meta[MetaKeys.AFFINE] = affine.copy()
     return np.ascontiguousarray(array, dtype=np.float32), meta
 
@@ -167,14 +168,25 @@ def _in_plane(plane: np.ndarray) -> np.ndarray:
     return affine
 
 
-def _upright(array: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A flat image (W, H) and its affine (4, 4), flipped and transposed so that it has the axes of PNG files, left and
-    posterior, as 3D Slicer shows it."""
+def upright_geometry(affine: np.ndarray, shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
+    """How a flat image is flipped and transposed so that it has the axes of PNG files, left and posterior.
+
+    So 3D Slicer shows it: x to the right and y down.
+
+    Args:
+        affine: (4, 4), from file pixels to the image's world.
+        shape: width and height in file pixels.
+
+    Returns:
+        the turn, for `nibabel.apply_orientation`; the affine (4, 4) from upright pixels to the world; the upright
+        width and height.
+    """
     axes = nibabel.io_orientation(affine[np.ix_([0, 1, 3], [0, 1, 3])])
     turn = nibabel.orientations.ornt_transform(axes, LPS)
     back = np.eye(4)
-    back[np.ix_([0, 1, 3], [0, 1, 3])] = nibabel.orientations.inv_ornt_aff(turn, array.shape)
-    return nibabel.apply_orientation(array, turn), affine @ back
+    back[np.ix_([0, 1, 3], [0, 1, 3])] = nibabel.orientations.inv_ornt_aff(turn, shape)
+    width, height = (int(shape[int(np.flatnonzero(turn[:, 0] == axis)[0])]) for axis in range(2))
+    return turn, affine @ back, (width, height)
 
 
 def _read_file(path: Path) -> _FileImage:

@@ -42,9 +42,18 @@ def list_images(path: str | os.PathLike, lists: Sequence[str] | str | None = Non
         raise InputError(f"{path}: holds no {DATALIST}, so there is no list '{lists}'; leave the list out.")
     if not os.path.isdir(path):
         return [{"image": str(path)}]
-    files = sorted(file for file in path.iterdir() if _is_image(file))
-    if not files:
+    if not (images := list_folder(path)):
         raise InputError(f"{path}: holds no image files; give a file, a folder with images or a {DATALIST}.")
+    return images
+
+
+def list_folder(path: Path) -> list[dict[str, Any]]:
+    """Images that lie in a folder, as `list_images` gives them, whether or not a `datalist.json` is there too.
+
+    Raises:
+        InputError: if DICOM slices of a volume lie beside other images.
+    """
+    files = sorted(file for file in path.iterdir() if _is_image(file))
     volumes, damaged = _volume_slices(files)
     largest = max(volumes.values(), key=len, default=[])
     if len(largest) > 1:

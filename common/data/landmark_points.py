@@ -46,7 +46,7 @@ def match_landmarks(
         InputError: if names are unknown, missing or there twice, or the count differs.
     """
     names = tuple(names)
-    if not set(landmarks.names) & set(names) and _is_unnamed(landmarks.names):
+    if not set(landmarks.names) & set(names) and is_unnamed(landmarks.names):
         if len(landmarks.names) != len(names):
             raise InputError(
                 f"{source}: has {len(landmarks.names)} landmarks without names where {len(names)} are "
@@ -68,7 +68,7 @@ def match_landmarks(
     return LandmarkFile(names, np.array([row.get(name, nothing) for name in names]), landmarks.space)
 
 
-def _is_unnamed(labels: Sequence[str]) -> bool:
+def is_unnamed(labels: Sequence[str]) -> bool:
     """Whether labels are all empty or a default prefix and the numbers 1 to N.
 
     A gap in the numbers means that a point was removed and perhaps placed anew at the end: then the order is

@@ -80,10 +80,11 @@ class PlannedImage:
 class PredictionResults:
     """Results of a prediction in a folder, written image by image, so that a stopped run goes on.
 
-    `<stem>.mrk.json`, `overlays/<stem>.png` and, where there are lines and angles, `measurements/<stem>.mrk.json` are
-    followed by `records/<stem>.json`, which says that the image is done: its path, bytes and time of change, the digest
-    of weights and settings, and its rows of the table. Each file is there wholly or not at all. `landmarks.csv` and
-    `failures.csv` come at the end of a run and speak of its images alone.
+    `records/<stem>.json` is there, and says nothing yet, before anything else of an image is written, so that no file
+    without one is ever replaced or removed. `<stem>.mrk.json`, `overlays/<stem>.png` and, where there are lines and
+    angles, `measurements/<stem>.mrk.json` follow, and last the record again, which says that the image is done: its
+    path, bytes and time of change, the digest of weights and settings, and its rows of the table. Each file is there
+    wholly or not at all. `landmarks.csv` and `failures.csv` come at the end of a run and speak of its images alone.
 
     Args:
         folder: output folder.
@@ -95,6 +96,7 @@ class PredictionResults:
         self.folder = Path(folder)
         self.digest = digest
         self.overlays = overlays
+        self.records = self.folder / "records"
         self.table = self.folder / "landmarks.csv"
         self.failures = self.folder / "failures.csv"
         self.unlikely = self.folder / "unlikely.csv"
@@ -109,7 +111,7 @@ class PredictionResults:
         return self.folder / "measurements" / f"{stem}.mrk.json"
 
     def record(self, stem: str) -> Path:
-        return self.folder / "records" / f"{stem}.json"
+        return self.records / f"{stem}.json"
 
     def plan(self, data: Iterable[Mapping[str, Any]], resume: bool = True) -> list[PlannedImage]:
         """Prepare the folder for a run, and say which of its images are done already.
@@ -121,7 +123,8 @@ class PredictionResults:
             resume: whether images with finished results are done.
 
         Raises:
-            InputError: if the folder cannot be written, or holds results of these images by other weights or settings.
+            InputError: if the folder cannot be written, or holds results of these images by other weights or settings,
+                or files of the names of results that no prediction wrote, such as annotations.
         """
         require_writable(self.folder)
         stems: dict[str, int] = {}
@@ -137,16 +140,37 @@ class PredictionResults:
                 f"{self.folder}: holds results of {foreign} of these {len(plan)} images by other weights, landmarks or "
                 "settings; give another --output_dir, or predict all images anew with --resume False."
             )
-        for path in (self.table, self.failures, self.unlikely):
+        tables = (self.table, self.failures, self.unlikely)
+        unknown = [] if self.records.is_dir() else [path for path in tables if path.exists()]
+        recorded = {image.stem for image in plan if self.record(image.stem).exists()}
+        unknown += [path for image in plan if image.stem not in recorded for path in self.files(image.stem)]
+        if unknown:
+            others = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+            raise InputError(
+                f"{self.folder}: holds {unknown[0].relative_to(self.folder)}{others} that no prediction wrote and this "
+                "one would replace; give another --output_dir."
+            )
+        if plan:
+            self.records.mkdir(exist_ok=True)
+        for path in tables:
             path.unlink(missing_ok=True)
         for image in plan:
-            if not image.done:
+            if not image.done and image.stem in recorded:
                 self.discard(image.stem)
         return plan
 
+    def files(self, stem: str) -> list[Path]:
+        """What is there of an image beside its record."""
+        paths = (self.markups(stem), self.overlay(stem), self.measurements(stem))
+        return [path for path in paths if os.path.lexists(path)]
+
+    def begin(self, stem: str) -> None:
+        """Write down that files of an image are this tool's, before the first of them is written."""
+        write_atomically(self.record(stem), "{}")
+
     def discard(self, stem: str) -> None:
-        """Remove what is there of an image."""
-        for path in (self.record(stem), self.markups(stem), self.overlay(stem), self.measurements(stem)):
+        """Remove what is there of an image, its record last."""
+        for path in (*self.files(stem), self.record(stem)):
             path.unlink(missing_ok=True)
 
     def is_complete(self, stem: str) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import InputError
 from .datalist import tell_lists, write_datalist
-from .image_listing import list_images
+from .image_listing import list_folder, list_images
 from .landmark_points import ABSENT, coordinates
 
 # header names, in lower case, by what they mean; the second of each is what the bundles' predictions are called
@@ -86,6 +86,25 @@ def point(texts: Sequence[str], place: str) -> list[float] | str | None:
     return values
 
 
+def image_files(folder: str) -> dict[str, str]:
+    """Paths of a folder's 2D images by their names, also where an import before wrote a `datalist.json` beside them.
+
+    Raises:
+        InputError: if there is no such folder, it holds no image, or the images of a datalist in other folders share
+            a name, by which the table could not tell them apart.
+    """
+    own = list_folder(Path(folder).expanduser().absolute()) if os.path.isdir(folder) else []
+    files: dict[str, str] = {}
+    for item in own or list_images(folder):
+        path = Path(item["image"])
+        if path.name in files:
+            raise InputError(
+                f"{folder}: lists {files[path.name]} and {path}, which a table cannot tell apart; rename one."
+            )
+        files[path.name] = str(path)
+    return files
+
+
 def import_table(
     images: str,
     points: str,
@@ -118,7 +137,7 @@ def import_table(
         InputError: if the table is malformed or names no image of the folder.
     """
     table = read_points(Path(points))
-    files = {Path(item["image"]).name: item["image"] for item in list_images(images)}
+    files = image_files(images)
     annotated = [file for file in files if file in table]
     if not annotated:
         raise InputError(

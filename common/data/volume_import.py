@@ -246,8 +246,8 @@ def points_in_order(volume: AnnotatedVolume, names: Sequence[str], missing: floa
 
 
 def holds_all(landmarks: LandmarkFile, names: Sequence[str]) -> bool:
-    """Whether a landmark file gives exactly the landmarks of these names, also when it is read again."""
-    return set(landmarks.names) == set(names) or not set(landmarks.names) & set(names)
+    """Whether a landmark file names exactly these landmarks, so that it can be read again in any order."""
+    return set(landmarks.names) == set(names)
 
 
 def tell_volumes(volumes: Mapping[str, AnnotatedVolume], names: Sequence[str]) -> None:

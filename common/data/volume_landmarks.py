@@ -13,7 +13,7 @@ from .dicom_files import is_dicom
 from .image_listing import IMAGE_ENDINGS
 from .landmark_files import LandmarkFile, inline_points, read_landmarks
 from .markups_files import TO_RAS
-from .table_import import read_points
+from .table_import import read_points, read_rows
 from .volume_geometry import VolumeGeometry, read_geometry
 
 LANDMARK_ENDINGS = (".mrk.json", ".fcsv", ".csv")
@@ -97,19 +97,26 @@ def read_table(path: Path, space: str | None) -> dict[str, LandmarkFile]:
     """Landmarks by the volume's name (without ending) from one CSV of all volumes, with image, name, x, y, z.
 
     Args:
-        space: of the coordinates: "voxel" (zero-based file voxels), "RAS" or "LPS" (mm). The `landmarks.csv` of a
-            prediction, which has columns for voxels and LPS, can be taken in either.
+        space: of the coordinates: "voxel" (zero-based file voxels), "RAS" or "LPS" (mm); None where a column `space`
+            says it. The `landmarks.csv` of a prediction, which has columns for voxels and LPS, can be taken in either.
 
     Raises:
-        InputError: if the space is none of these or the table malformed, or an image is there under two endings.
+        InputError: if the space is none of these or another than in the column, or the table malformed, or an image is
+            there under two endings.
     """
     known = {name.lower(): name for name in SPACES}
+    stated = stated_spaces(path)
+    if space is None and len(stated) == 1:
+        (space,) = stated
+    if others := stated - {str(space).lower()}:
+        raise InputError(
+            f"{path}: its column space says {', '.join(sorted(others))}, --space {space}; correct one of them, or "
+            "divide the table by space."
+        )
     if str(space).lower() not in known:
         stated = "is not stated" if space is None else f"'{space}' is none"
         raise InputError(f"{path}: the space of its coordinates {stated}; give --space voxel, RAS or LPS.")
     space = known[str(space).lower()]
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such table; check the path.")
     prefix = "pixel" if space == "voxel" else space.lower()
     axes = {axis: (axis, f"{prefix}_{axis}") for axis in "xyz"}
     table: dict[str, LandmarkFile] = {}
@@ -122,6 +129,19 @@ def read_table(path: Path, space: str | None) -> dict[str, LandmarkFile]:
         rows[np.isfinite(rows).all(1)] *= signs
         table[name] = LandmarkFile(tuple(points), rows, "voxel" if space == "voxel" else "RAS")
     return table
+
+
+def stated_spaces(path: Path) -> set[str]:
+    """What a table's column `space` says, in lower case; nothing where it has none.
+
+    Raises:
+        InputError: if there is no such table, or it is no text in UTF-8.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such table; check the path.")
+    header, *rows = read_rows(path)
+    columns = [column for column, name in enumerate(header) if name.lower() == "space"]
+    return {row[column].lower() for row in rows for column in columns if column < len(row) and row[column]}
 
 
 def read_labels(labels: Mapping[str, Any] | str | None) -> dict[str, int]:

@@ -17,7 +17,9 @@ from ..data.image_soundness import printable
 from ..data.landmark_tables import landmark_table
 from ..data.markups_files import markup_node, write_markup_nodes, write_markups
 from ..data.prediction_results import PlannedImage, PredictionResults
-from ..transforms.landmark_loading import patient_world, to_file_space
+from ..transforms.coordinates import voxel_to_world, world_to_voxel
+from ..transforms.landmark_loading import to_file_space, upright_frame
+from ..transforms.millimetres import MillimetreScaled
 from ..visualize import overlay_picture
 from .settings_digest import file_digest, settings_digest
 
@@ -106,9 +108,11 @@ class SaveLandmarks:
         confidence = torch.as_tensor(output["confidence"]).tolist()
         spread = torch.as_tensor(output["spread"]).tolist() if "spread" in output else None
         pixels, world = to_file_space(pred, image.meta)
+        self.results.begin(planned.stem)
         write_markups(self.results.markups(planned.stem), world, self.landmarks, confidence)
         if self.measurements is not None:
-            nodes = measurement_nodes(self.measurements, pixels, self.landmarks, image.meta)
+            spacing = planned.item.get("spacing")
+            nodes = measurement_nodes(self.measurements, pred, self.landmarks, image.meta, spacing)
             if nodes:
                 write_markup_nodes(self.results.measurements(planned.stem), nodes)
         if self.overlays:
@@ -137,24 +141,33 @@ class SaveLandmarks:
 
 
 def measurement_nodes(
-    measurements: ClinicalMarkups, pixels: torch.Tensor, landmarks: Sequence[str], image_meta: Mapping[str, Any]
+    measurements: ClinicalMarkups,
+    points: torch.Tensor,
+    landmarks: Sequence[str],
+    image_meta: Mapping[str, Any],
+    spacing: Sequence[float] | None = None,
 ) -> list[dict[str, Any]]:
     """Lines and angles of a flat image as nodes of a `.mrk.json`, on the plane where 3D Slicer shows it.
 
     Args:
         measurements: what makes them.
-        pixels: landmarks (N, 2), file pixels.
+        points: landmarks (N, D), the image's world RAS; those of a volume have no lines and angles.
         landmarks: N names.
         image_meta: meta of the image, with the file's `original_affine`, `plane_affine` and `spatial_shape`.
+        spacing: size of a file pixel in mm per axis, where the datalist states it; it counts before the file's own.
+
+    Raises:
+        InputError: if the spacing differs from that of the file by another factor on each axis.
     """
-    if pixels.shape[-1] != 2:
+    if points.shape[-1] != 2:
         return []
-    affine = torch.as_tensor(np.asarray(image_meta["original_affine"], dtype=np.float64)).reshape(4, 4)
-    size = [int(n) for n in np.asarray(image_meta["spatial_shape"]).ravel()]
+    affine, size = upright_frame(image_meta)
     mm = float(image_meta.get("mm_per_world", np.nan))
+    if spacing is not None:
+        mm = MillimetreScaled.by_spacing(spacing, image_meta)
     nodes = []
-    for markup in measurements(pixels, landmarks, size, affine[:3, :2].norm(dim=0), mm):
-        world = patient_world(markup.points, image_meta).numpy()
+    for markup in measurements(world_to_voxel(points, affine), landmarks, size, affine[:3, :2].norm(dim=0), mm):
+        world = to_file_space(voxel_to_world(markup.points, affine), image_meta)[1].numpy()
         told = [
             {"name": name, "value": value, "units": unit, "description": meaning}
             for name, value, unit, meaning in markup.values

@@ -116,10 +116,10 @@ class LandmarkInferTask(BundleInferTask):
         meta = data[self.input_key].meta
         points = torch.as_tensor(data[self.output_label_key])[0].double().cpu()
         confidence = [float(value) for value in data["confidence"]]
-        pixels, world = to_file_space(points, meta)
+        _, world = to_file_space(points, meta)
         told = [f"confidence {value:.3f}" if math.isfinite(value) else "" for value in confidence]
         nodes = [markup_node("Fiducial", world.numpy(), self.landmarks, told, name=self.bundle.name)]
-        drawn = self.measurements(pixels, meta)
+        drawn = self.measurements(points, meta)
         if data.get("measurements") in (True, "true", "True"):
             nodes += drawn
         with tempfile.NamedTemporaryFile(suffix=".mrk.json", delete=False) as file:
@@ -133,11 +133,11 @@ class LandmarkInferTask(BundleInferTask):
             "measurements": {name: {key: value[key] for key in told_of_each} for name, value in values.items()},
         }
 
-    def measurements(self, pixels: torch.Tensor, meta: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def measurements(self, points: torch.Tensor, meta: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Lines and angles as nodes of a `.mrk.json`, none where the bundle has none."""
         if self.measurements_id is None:
             return []
         with on_python_path(self.bundle.folder):
             unload_module("scripts")
             draw = self.bundle_config.get_parsed_content(self.measurements_id, instantiate=True)
-        return measurement_nodes(draw, pixels, self.landmarks, meta)
+        return measurement_nodes(draw, points, self.landmarks, meta)

@@ -99,21 +99,21 @@ def heatmap_parabola(heatmaps: torch.Tensor, log: bool = True) -> tuple[torch.Te
         middle = position.clamp(1, size - 2)
         steps = torch.arange(-1, 2, device=position.device)
         neighbours = (peaks.index + (middle - position) * stride).unsqueeze(-1) + steps * stride
-        values = peaks.heatmaps.gather(-1, neighbours).to(peaks.dtype)
-        vertex = middle + _vertex(values, log)
+        offset, concave = _vertex(peaks.heatmaps.gather(-1, neighbours).to(peaks.dtype), log)
+        vertex = torch.where(concave, middle + offset, position)
         points.append(torch.minimum(torch.maximum(vertex, position - 0.5), position + 0.5))
     return peaks.result(torch.stack(points, -1))
 
 
-def _vertex(values: torch.Tensor, log: bool) -> torch.Tensor:
-    """Vertex of the parabola through (-1, 0, 1), or 0 where it has no maximum: (..., 3) -> (...)."""
+def _vertex(values: torch.Tensor, log: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Vertex of the parabola through (-1, 0, 1), 0 where it has no maximum, and whether it has: (..., 3) -> (...)."""
     if log:
         positive = (values > 0).all(-1, keepdim=True)
         values = torch.where(positive, torch.where(positive, values, 1.0).log(), values)
     before, at, after = values.unbind(-1)
     curvature = 2 * at - before - after
     concave = curvature > 0
-    return torch.where(concave, 0.5 * (after - before) / torch.where(concave, curvature, 1.0), 0.0)
+    return torch.where(concave, 0.5 * (after - before) / torch.where(concave, curvature, 1.0), 0.0), concave
 
 
 def heatmap_blob_centroid(
@@ -203,7 +203,7 @@ METHODS = {
 
 
 def smooth_heatmaps(heatmaps: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Positive part of heatmaps, averaged under a Gaussian, beyond the border over what lies inside.
+    """Positive part of heatmaps, averaged under a Gaussian, with nothing beyond the border.
 
     Where a network hesitates, its heatmap is long or has several tops, and the highest voxel is one of them by
     chance; after smoothing it is the middle of the likeliest region.
@@ -217,8 +217,7 @@ def smooth_heatmaps(heatmaps: torch.Tensor, sigma: float) -> torch.Tensor:
     """
     heatmaps = convert_to_tensor(heatmaps, track_meta=False)
     heatmaps = heatmaps.to(torch.promote_types(heatmaps.dtype, torch.float32)).clamp(min=0.0)
-    gaussian = GaussianFilter(heatmaps.ndim - 2, sigma).to(heatmaps)
-    return gaussian(heatmaps) / gaussian(torch.ones_like(heatmaps[:1, :1]))
+    return GaussianFilter(heatmaps.ndim - 2, sigma).to(heatmaps)(heatmaps)
 
 
 def decode_heatmaps(
@@ -229,7 +228,9 @@ def decode_heatmaps(
     Args:
         heatmaps: shape (B, N, *spatial) in 2D or 3D, scaled so that a full peak is 1.
         method: "maximum", "parabola", "centroid" (`heatmap_blob_centroid`) or "soft_argmax".
-        smoothing: standard deviation in voxels of `smooth_heatmaps` before the method; none with 0.
+        smoothing: standard deviation in voxels of `smooth_heatmaps` before the method; none with 0. A landmark whose
+            heatmap is highest within two deviations of the border is decoded without: beyond the border a part of the
+            likely region is missing, and the middle of the rest is no better guess.
         decoding: settings of the method.
 
     Returns:
@@ -245,6 +246,10 @@ def decode_heatmaps(
         return METHODS[method](heatmaps, **decoding)
     highest, confidence = heatmap_maximum(heatmaps)
     points, _ = METHODS[method](smooth_heatmaps(heatmaps, smoothing), **decoding)
+    last = torch.tensor(heatmaps.shape[2:], device=highest.device) - 1
+    near_border = (torch.minimum(highest, last - highest) < 2 * smoothing).any(-1, keepdim=True)
+    if near_border.any():
+        points = torch.where(near_border, METHODS[method](heatmaps, **decoding)[0], points)
     return torch.where(highest.isnan(), torch.nan, points), confidence
 
 

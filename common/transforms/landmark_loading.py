@@ -12,7 +12,7 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import LoadImage, MapTransform
 
-from ..data.image_files import LandmarkImageReader
+from ..data.image_files import LandmarkImageReader, upright_geometry
 from ..data.landmark_files import LandmarkFile, inline_points, match_landmarks, read_landmarks
 from ..errors import InputError
 from .coordinates import is_present, voxel_to_world, world_to_voxel
@@ -168,16 +168,30 @@ def to_file_space(points_world: torch.Tensor, image_meta: Mapping[str, Any]) -> 
     """
     points = torch.as_tensor(points_world, dtype=torch.float64).as_subclass(torch.Tensor).detach().cpu()
     pixels = world_to_voxel(points, _affine(image_meta, "original_affine"))
-    return pixels, points if points.shape[-1] == 3 else patient_world(pixels, image_meta)
+    return pixels, points if points.shape[-1] == 3 else _patient_world(pixels, image_meta)
 
 
-def patient_world(pixels: torch.Tensor, image_meta: Mapping[str, Any]) -> torch.Tensor:
+def _patient_world(pixels: torch.Tensor, image_meta: Mapping[str, Any]) -> torch.Tensor:
     """Zero-based file pixels (..., N, D) to world RAS (..., N, 3) where 3D Slicer shows the image, float64."""
     pixels = torch.as_tensor(pixels, dtype=torch.float64)
     if pixels.shape[-1] == 3:
         return voxel_to_world(pixels, _affine(image_meta, "original_affine"))
     third = torch.where(is_present(pixels), torch.zeros(pixels.shape[:-1], dtype=pixels.dtype), pixels[..., 0])
     return voxel_to_world(torch.cat([pixels, third.unsqueeze(-1)], -1), _affine(image_meta, "plane_affine"))
+
+
+def upright_frame(image_meta: Mapping[str, Any]) -> tuple[torch.Tensor, tuple[int, int]]:
+    """The frame in which a film is measured: x to the right, y down, whatever the axes of its file.
+
+    Args:
+        image_meta: meta of a flat image, with the file's `original_affine` and `spatial_shape`.
+
+    Returns:
+        affine (4, 4) from upright pixels to the image's world RAS, float64; upright width and height in pixels.
+    """
+    shape = [int(n) for n in np.asarray(image_meta["spatial_shape"]).ravel()]
+    _, affine, size = upright_geometry(_affine(image_meta, "original_affine").numpy(), shape)
+    return torch.as_tensor(affine), size
 
 
 def _affine(meta: Mapping[str, Any], key: str) -> torch.Tensor:

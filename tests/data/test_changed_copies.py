@@ -2,6 +2,7 @@
 
 import shutil
 
+import itk
 import numpy as np
 import pytest
 from PIL import Image
@@ -65,6 +66,29 @@ def test_mirrored_and_scaled_points_are_those_computed_by_hand(copies):
     cos, sin = np.cos(np.pi / 6), np.sin(np.pi / 6)
     expected = (np.array(POINTS) - POINTS[0]) @ np.array([[cos, -sin], [sin, cos]])
     np.testing.assert_allclose(turned, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("change", ["unchanged", "rotated_left", "smaller", "cropped_top"])
+def test_films_whose_pixels_are_not_square_are_copied_with_square_ones(tmp_path, change):
+    """0.5 mm wide, 1 mm high: a spot that is round in the world is round in the copy, and its point on it."""
+    x, y = np.meshgrid(np.arange(240), np.arange(80))
+    spots = [[80.0, 30.0], [160.0, 50.0]]
+    film = 20 + sum(200 * np.exp(-(((x - px) / 8) ** 2 + ((y - py) / 4) ** 2) / 2) for px, py in spots)
+    image = itk.image_from_array(film.astype(np.float32)[None])
+    image.SetSpacing([0.5, 1.0, 1.0])
+    itk.imwrite(image, str(tmp_path / "film.mha"))
+    items = [{"image": "film.mha", "landmarks": spots}]
+    write_datalist(tmp_path, name="spots", phantom=True, landmarks=["a", "b"], test=items)
+    changed_copies(str(tmp_path), str(tmp_path / "copies"))
+    (item,) = load_datalist(tmp_path / "copies", change)
+    assert item["spacing"] == pytest.approx([0.5 / (0.7 if change == "smaller" else 1)] * 2)
+    copy = np.asarray(Image.open(item["image"]), dtype=float)
+    for point in item["landmarks"]:
+        assert spot_near(copy, point) == pytest.approx(point, abs=0.4)
+        x, y = np.meshgrid(np.arange(copy.shape[1]), np.arange(copy.shape[0]))
+        weight = np.clip(copy - 60.0, 0, None) * (np.hypot(x - point[0], y - point[1]) < 30)
+        spread = [np.sqrt((weight * (a - p) ** 2).sum() / weight.sum()) for a, p in ((x, point[0]), (y, point[1]))]
+        assert spread[0] == pytest.approx(spread[1], rel=0.05)
 
 
 def test_copies_keep_the_size_of_a_pixel_in_millimetres(copies):

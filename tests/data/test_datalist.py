@@ -38,6 +38,19 @@ def test_inline_points_are_brought_to_the_order_of_the_bundle(tmp_path):
     assert first["landmarks"] == ["absent", [1, 2], None] and "landmarks" not in second
 
 
+UNNAMED = "# CoordinateSystem = RAS\n# columns = id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID\n"
+
+
+@pytest.mark.parametrize("labels", [("F-1", "F-2"), ("", "")])
+def test_a_file_without_names_is_not_taken_in_the_order_of_the_bundle(tmp_path, labels):
+    points = [f"{i},{-i},-2,0,0,0,0,1,1,1,0,{label},,\n" for i, label in enumerate(labels)]
+    (tmp_path / "x.fcsv").write_text(UNNAMED + "".join(points))
+    dataset(tmp_path, files=("x.png",), training=[{"image": "x.png", "landmarks": "x.fcsv"}])
+    assert load_datalist(tmp_path, "training", NAMES)[0]["landmarks"] == str(tmp_path / "x.fcsv")
+    with pytest.raises(InputError, match="x.fcsv: does not name its landmarks, .* in another order .*; name them"):
+        load_datalist(tmp_path, "training", NAMES[::-1])
+
+
 def test_the_information_of_a_data_set(tmp_path):
     info = datalist_info(dataset(tmp_path))
     truth = "landmarks of the datalist"

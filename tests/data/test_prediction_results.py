@@ -26,6 +26,7 @@ def test_an_image_is_done_when_its_record_is_there(items, tmp_path):
     plan = results.plan(items)
     assert [(image.stem, image.done) for image in plan] == [("a", False), ("b", False)]
     finish(results, plan[1])
+    results.begin("a")
     results.markups("a").write_text("{}")  # and then the process was killed
     plan = results.plan(items)
     assert [image.done for image in plan] == [False, True]
@@ -35,6 +36,27 @@ def test_an_image_is_done_when_its_record_is_there(items, tmp_path):
     assert results.failures.read_text() == f'image,reason\n{plan[0].path},"a.png: is broken, really; mend it."\n'
     results.plan(items)
     assert not results.table.exists() and not results.failures.exists()
+
+
+@pytest.mark.parametrize("own", ["a.mrk.json", "landmarks.csv", "failures.csv", "unlikely.csv", "overlays/b.png"])
+@pytest.mark.parametrize("resume", [True, False])
+def test_files_that_no_prediction_wrote_are_neither_removed_nor_replaced(items, tmp_path, own, resume):
+    """The folder of the images as output folder, with annotations beside them."""
+    (tmp_path / own).parent.mkdir(exist_ok=True)
+    (tmp_path / own).write_text("days of work")
+    with pytest.raises(InputError, match=f"holds {own} that no prediction wrote .*; give another --output_dir"):
+        PredictionResults(tmp_path, "digest").plan(items, resume)
+    assert (tmp_path / own).read_text() == "days of work" and not (tmp_path / "records").exists()
+
+
+def test_annotations_put_beside_results_stop_the_next_run(items, tmp_path):
+    results = PredictionResults(tmp_path / "out", "digest", overlays=False)
+    results.begin("a")
+    finish(results, results.plan(items[:1])[0])
+    results.markups("b").write_text("days of work")
+    with pytest.raises(InputError, match="b.mrk.json that no prediction wrote"):
+        results.plan(items)
+    assert results.markups("b").read_text() == "days of work" and results.markups("a").exists()
 
 
 def test_unlikely_landmarks_stand_in_the_table_and_their_reasons_beside_it(items, tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.data import load_datalist
+from common.data import load_datalist, write_datalist
 from common.data.table_import import import_table
 from common.errors import InputError
 
@@ -40,6 +40,29 @@ def test_predictions_corrected_by_hand_can_be_imported(folder):
     import_table(folder / "films", folder / "landmarks.csv", folder / "set", test=0, validation=0)
     training = json.loads((folder / "set" / "datalist.json").read_text())["training"]
     assert [item["landmarks"] for item in training] == [[[1.0, 2.0], None], ["absent", [4.0, 5.0]]]
+
+
+def test_an_import_into_the_folder_of_the_images_can_be_done_again(folder):
+    films = folder / "films"
+    first = import_table(films, folder / "points.csv", films, test=0.2, validation=0.2)
+    lists = json.loads((films / "datalist.json").read_text())
+    assert import_table(films, folder / "points.csv", films, test=0.2, validation=0.2) == first
+    assert json.loads((films / "datalist.json").read_text()) == lists
+    with open(folder / "points.csv", "a") as table:
+        table.write("9.png,tip,1,1\n9.png,base,2,2\n")
+    assert sum(import_table(films, folder / "points.csv", films).values()) == 10
+
+
+def test_films_of_one_name_in_two_folders_are_refused(folder):
+    """As a datalist may list them: a row `film.png` could be of either."""
+    for patient in ("p1", "p2"):
+        (folder / "set" / patient).mkdir(parents=True)
+        Image.fromarray(np.zeros((8, 6), np.uint8)).save(folder / "set" / patient / "film.png")
+    items = [{"image": f"{patient}/film.png"} for patient in ("p1", "p2")]
+    write_datalist(folder / "set", name="two", landmarks=["tip"], training=items)
+    (folder / "one.csv").write_text("image,name,x,y\np1/film.png,tip,1,2\n")
+    with pytest.raises(InputError, match="p1/film.png and .*p2/film.png, which a table cannot tell apart; rename one"):
+        import_table(folder / "set", folder / "one.csv", folder / "new")
 
 
 @pytest.mark.parametrize(

@@ -207,6 +207,19 @@ def test_a_table_of_predictions_can_be_imported(three):
         np.testing.assert_allclose(loaded(folder / space, ["tip"])["a.nii.gz"], [[x, y, z]], atol=1e-4)
 
 
+def test_a_column_of_the_table_that_states_the_space_counts(three):
+    folder, affines = three
+    rows = ["image,name,x,y,z,space"]
+    for image, affine in affines.items():
+        points = world(affine) * [-1, -1, 1]
+        rows += [f"{image},{name},{x},{y},{z},LPS" for name, (x, y, z) in zip(NAMES, points.tolist())]
+    (folder / "points.csv").write_text("\n".join(rows))
+    import_volumes(folder / "scans", folder / "set", points=folder / "points.csv", test=0, validation=0)
+    np.testing.assert_allclose(loaded(folder / "set", NAMES)["a.nii.gz"], world(affines["a.nii.gz"]), atol=1e-4)
+    with pytest.raises(InputError, match="points.csv: its column space says lps, --space RAS; correct one"):
+        import_volumes(folder / "scans", folder / "other", points=folder / "points.csv", space="RAS")
+
+
 def test_a_wrong_space_is_told_by_what_would_fit(three):
     folder, affines = three
     rows = [f"{image},tip,{','.join(map(str, world(affine)[0]))}" for image, affine in affines.items()]

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import itk
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -34,9 +35,9 @@ def load(path):
     return LoadImaged("image", reader=LandmarkImageReader(), ensure_channel_first=True)({"image": str(path)})["image"]
 
 
-def save(folder, image, pred, names, measurements=None):
+def save(folder, image, pred, names, measurements=None, data=None):
     """Write a prediction (N, D) in the image's world."""
-    data = PredictionDataset([{"image": image.meta["filename_or_obj"]}])
+    data = data or PredictionDataset([{"image": image.meta["filename_or_obj"]}])
     handler = SaveLandmarks(folder, names, data, overlays=False, measurements=measurements, resume=False)
     handler.start(None)
     item = {"image": image, "pred": pred[None], "confidence": torch.full((len(names),), 0.5)}
@@ -206,6 +207,41 @@ def test_a_film_on_an_oblique_plane_has_its_lines_on_that_plane(tmp_path, tiny_p
         assert np.abs((node.points * [-1, -1, 1] - [10, 20, 30]) @ normal).max() < 1e-4
     angles = [node.measured() for node in nodes if node.kind == "Angle"]
     assert angles == pytest.approx(cobb_angles(corners[None], 160)[0].tolist(), abs=1e-4)
+
+
+@pytest.mark.parametrize("signs", [(-1, -1), (1, 1), (-1, 1), (1, -1)])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_measurements_do_not_depend_on_how_the_axes_of_a_file_lie(tmp_path, tiny_phantoms_of, signs, transposed):
+    """The upright film has x to the left and y to the back; NIfTI may store it in any direction."""
+    item = load_datalist(tiny_phantoms_of("skull"), "test", CEPHALOMETRIC_LANDMARKS)[0]
+    upright = torch.tensor(item["landmarks"], dtype=torch.float64)
+    size = np.asarray(load(item["image"]).shape[1:])
+    values = cephalometric_measurements(upright[None], 1.0)[0].tolist()
+    axes = np.diag(np.array(signs, dtype=float))
+    affine = np.eye(4)
+    affine[:2, :2] = axes[:, ::-1] if transposed else axes
+    affine[:2, 3] = [1 - n if sign > 0 else 0 for n, sign in zip(size, signs)]
+    shape = size[::-1] if transposed else size
+    nibabel.save(nibabel.Nifti1Image(np.random.default_rng(0).random((*shape, 1)), affine), tmp_path / "a.nii")
+    save(tmp_path, load(tmp_path / "a.nii"), -upright, CEPHALOMETRIC_LANDMARKS, CephalometricMarkups())
+    nodes = {node.name: node for node in load_markups(tmp_path / "measurements" / "a.mrk.json")}
+    for name, node in (("ODI", "A-B plane"), ("APDI", "facial plane"), ("MW", "incisal distance"), ("FMA", "FMA")):
+        place = ["ANB", "SNB", "SNA", "ODI", "APDI", "FHI", "FMA", "MW"].index(name)
+        assert nodes[node].values[name] == pytest.approx(values[place], abs=1e-4)
+    sella, nasion = (upright[CEPHALOMETRIC_LANDMARKS.index(name)].numpy() for name in ("sella", "nasion"))
+    assert np.allclose(nodes["sella-nasion line"].points[:, :2], [-sella, -nasion], atol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "options"), [("a.jpg", {"dpi": (72, 72)}), ("a.png", {})])
+def test_the_spacing_of_a_datalist_counts_before_that_of_the_file(tmp_path, name, options):
+    points = torch.rand(19, 2, dtype=torch.float64) * 50 + 20
+    points[[0, 1, 10, 11]] = torch.tensor([[20.0, 20], [80, 20], [70, 60], [80, 60]], dtype=torch.float64)
+    image = film(tmp_path / name, (100, 100), **options)
+    world = torch.tensor(np.asarray(image.meta["original_affine"]))[:2, :2]
+    data = PredictionDataset([{"image": image.meta["filename_or_obj"], "spacing": [0.1, 0.1]}])
+    save(tmp_path, image, points @ world.T, CEPHALOMETRIC_LANDMARKS, CephalometricMarkups(), data)
+    nodes = {node.name: node for node in load_markups(tmp_path / "measurements" / "a.mrk.json")}
+    assert nodes["incisal distance"].values == {"MW": pytest.approx(1.0)}
 
 
 def test_without_a_corner_there_is_no_file_and_an_old_one_goes(tmp_path, tiny_phantoms_of):

@@ -13,6 +13,7 @@ from common.transforms.heatmap_decoding import (
     heatmap_maximum,
     heatmap_parabola,
     heatmap_soft_argmax,
+    smooth_heatmaps,
 )
 from common.transforms.heatmaps import draw_heatmaps
 
@@ -190,10 +191,28 @@ def test_smoothing_leaves_gaussian_landmarks_and_confidences(size):
 def test_smoothing_takes_the_middle_of_a_ridge_and_not_its_highest_noise():
     ridge = torch.zeros(1, 1, 60, 40)
     ridge[0, 0, 20:41, 17] = 0.5
-    ridge[0, 0, 22, 17], ridge[0, 0, 50, 30] = 0.6, 0.7  # noise on the ridge, and a lonely voxel
-    assert decode_heatmaps(ridge, "maximum")[0].tolist() == [[[50, 30]]]
+    ridge[0, 0, 22, 17], ridge[0, 0, 45, 25] = 0.6, 0.7  # noise on the ridge, and a lonely voxel
+    assert decode_heatmaps(ridge, "maximum")[0].tolist() == [[[45, 25]]]
     points, confidence = decode_heatmaps(ridge, "parabola", smoothing=6.0)
     assert (points - torch.tensor([30.0, 17.0])).abs().max() < 1 and confidence.item() == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize("method", ["maximum", "parabola"])
+def test_smoothing_moves_no_peak_near_the_border(method):
+    x = torch.arange(0, 40, 0.5)
+    points = torch.stack([x, torch.full_like(x, 20.0)], -1)[None]
+    heatmaps = draw_heatmaps(points, (80, 60), 3.0)
+    decoded, _ = decode_heatmaps(heatmaps, method, smoothing=4.0)
+    assert (decoded - points).abs().max() <= (0.5 if method == "maximum" else 0.1)
+    mirrored, _ = decode_heatmaps(heatmaps.flip(2), method, smoothing=4.0)
+    assert (79 - mirrored[..., 0] - points[..., 0]).abs().max() <= (0.5 if method == "maximum" else 0.1)
+
+
+def test_smoothing_says_nothing_of_what_may_lie_beyond_the_border():
+    one = smooth_heatmaps(torch.ones(1, 1, 30, 30), 2.0)
+    assert one[0, 0, 15, 15].item() == pytest.approx(1, abs=1e-3) and one[0, 0, 0, 15].item() == pytest.approx(
+        0.6, abs=0.05
+    )
 
 
 @pytest.mark.parametrize("method", METHODS)
