@@ -1,12 +1,20 @@
 """Bad input ends a command with one sentence instead of a page of traceback."""
 
+import difflib
+import inspect
 import os
+import re
 import sys
+from collections.abc import Sequence
 from types import TracebackType
 
+import fire.parser
+from monai.bundle import ConfigParser
+from monai.bundle.scripts import run
 from tqdm import tqdm
 
 from ..data import input_error_in
+from ..errors import InputError
 
 
 def file_error_in(error: BaseException) -> str | None:
@@ -24,6 +32,9 @@ def show_input_errors() -> None:
     So it does with an `OSError` about a file (no permission, no space) that is the first cause of all, and with Ctrl-C.
     Meant as the first line of a config's `run`, so that only commands are affected and no application that loads the
     bundle. Other exceptions keep their traceback; with `LANDMARKS_TRACEBACK=1` in the environment all but Ctrl-C do.
+
+    Raises:
+        InputError: if the command sets a key that its configs do not have (`require_known_settings`).
     """
     default = sys.__excepthook__
 
@@ -40,3 +51,36 @@ def show_input_errors() -> None:
             print(f"error: {reason}", file=sys.stderr)
 
     sys.excepthook = hook
+    require_known_settings(sys.argv)
+
+
+def require_known_settings(arguments: Sequence[str]) -> None:
+    """See that every setting of a command `python -m monai.bundle run` is a key of its configs; MONAI takes any.
+
+    Args:
+        arguments: of the process, the program first; those of other programs are not looked at.
+
+    Raises:
+        InputError: if a setting is none.
+    """
+    if not re.search(r"monai[/\\]bundle[/\\]__main__\.py$", arguments[0]):
+        return
+    flags = [re.match(r"--([^=]+)=?", argument) for argument in arguments[1:]]
+    given = {match[1].replace("-", "_"): place for place, match in enumerate(flags, start=1) if match}
+    if "config_file" not in given:
+        return
+    place = given["config_file"]
+    files = arguments[place].partition("=")[2] or arguments[place + 1]
+    config = ConfigParser.load_config_files(fire.parser.DefaultParseValue(files))
+    known = {first_key(key) for key in config}
+    for name in given:
+        key = first_key(name)
+        if key not in known and not key.startswith("_") and key not in inspect.signature(run).parameters:
+            similar = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
+            hint = f"did you mean --{similar[0]}?" if similar else "the settings are the keys of the configs."
+            raise InputError(f"--{name}: is no setting of {files}; {hint}")
+
+
+def first_key(name: str) -> str:
+    """The top-level key of a setting such as `train::dataset::data`."""
+    return re.split(r"::|#", name)[0]

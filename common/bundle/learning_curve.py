@@ -62,6 +62,9 @@ def learning_curve(
     Raises:
         InputError: if a config is missing or a size exceeds the training list.
     """
+    sizes, networks, overlays = (
+        list(given) if isinstance(given, (list, tuple)) else [given] for given in (sizes, networks, overlays)
+    )
     configs = Path(bundle) / "configs"
     for name in (*overlays, *(n for n in networks if n)):
         if not (configs / f"{name}.json").is_file():

@@ -35,6 +35,8 @@ def ship(weights: str, name: str, overlay: str | Sequence[str] | None = None) ->
     folder = bundle_folder(name)
     overlays = [overlay] if isinstance(overlay, str) else list(overlay or ())
     for each in overlays:
+        if Path(each).name != each or each.endswith(".json"):
+            raise InputError(f"{each}: is a path; give the name of a config of {folder.name}, such as slim.")
         read_overlay(folder, each)
     network = network_of(folder, "inference", *overlays)
     load_weights(network, weights)

@@ -58,6 +58,12 @@ def unpack(file: str, target: str = ".", model_info: str | None = None) -> Path:
             extractall(path, scratch, has_base=False)
         except ValueError as error:
             raise InputError(f"{path}: holds paths that lead out of its folder ({error}); do not use it.") from error
+        except OSError as error:
+            raise InputError(f"{path}: cannot be unpacked ({error.strerror or error}); download it again.") from error
+        if not (Path(scratch) / folder.name / "configs" / "metadata.json").is_file():
+            raise InputError(
+                f"{path}: holds no bundle, there is no configs/metadata.json in it; give that of a bundle."
+            )
         os.replace(Path(scratch) / folder.name, folder)
     return folder
 

@@ -1,12 +1,14 @@
 """Divisions of a data set that are the same on every machine: by names, or by a seed."""
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
 from ..errors import InputError
+from .datalist import tell
 
 
 def _digest(name: str) -> int:
@@ -35,6 +37,26 @@ def grouped_folds(groups: Sequence[str], folds: int) -> list[int]:
         fold_of[group] = fold
         fold_sizes[fold] += sizes[group]
     return [fold_of[group] for group in groups]
+
+
+def patients_of(names: Sequence[str], pattern: str | None) -> list[str]:
+    """The patient of each image by a regular expression; an image where it finds nothing is on its own.
+
+    Raises:
+        InputError: if it is no regular expression, or finds no patient at all.
+    """
+    if pattern is None:
+        return list(names)
+    try:
+        found = [re.search(str(pattern), name) for name in names]
+    except re.error as error:
+        raise InputError(f"--groups {pattern}: is no regular expression ({error}); correct it.") from None
+    if not any(found):
+        raise InputError(f"--groups {pattern}: finds no patient in names such as '{names[0]}'; correct it.")
+    tell("warning: images in whose name --groups finds no patient", [n for n, f in zip(names, found) if not f], 10)
+    patients = [(match[min(1, match.re.groups)] if match else None) or name for name, match in zip(names, found)]
+    print(f"patients: {len(set(patients))} of {len(names)} images.")
+    return patients
 
 
 def random_lists(groups: Sequence[str], validation: float, test: float, seed: int = 0) -> dict[str, list[int]]:

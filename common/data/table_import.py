@@ -6,12 +6,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from ..errors import InputError
 from .datalist import tell_lists, write_datalist
 from .image_listing import list_folder, list_images
 from .landmark_points import ABSENT, coordinates
+from .splits import patients_of, random_lists
 
 # header names, in lower case, by what they mean; the second of each is what the bundles' predictions are called
 COLUMNS = {"image": ("image",), "name": ("name", "landmark")}
@@ -113,6 +112,7 @@ def import_table(
     test: float = 0.15,
     spacing: float | None = None,
     name: str = "",
+    groups: str | None = None,
     seed: int = 0,
 ) -> dict[str, int]:
     """Write `datalist.json` for a folder of 2D images and one CSV of all their landmarks.
@@ -124,17 +124,19 @@ def import_table(
         images: folder of image files.
         points: CSV with the columns image, name, x, y (zero-based file pixels).
         target: folder of the new `datalist.json`; it points to the images where they are.
-        validation: share of the images in the validation list.
-        test: share of the images in the test list.
+        validation: share of the images in the validation list if under 1, else their number.
+        test: the same for the test list.
         spacing: size of a pixel in mm, where the files do not say it and it is the same for all.
         name: name of the data set.
+        groups: regular expression that finds the patient in the name of a file, such as `"^(sub-\\d+)"`; the images of
+            one patient go to one list.
         seed: of the division.
 
     Returns:
         number of images per list.
 
     Raises:
-        InputError: if the table is malformed or names no image of the folder.
+        InputError: if the table is malformed or names no image of the folder, or a size of a list is none.
     """
     table = read_points(Path(points))
     files = image_files(images)
@@ -152,17 +154,18 @@ def import_table(
                 f"left out, since they {what}: {', '.join(sorted(missing)[:10])}{' ...' if len(missing) > 10 else ''}"
             )
     landmarks = list(dict.fromkeys(landmark for file in annotated for landmark in table[file]))
-    order = np.random.default_rng(seed).permutation(len(annotated))
-    ends = np.cumsum([round(len(annotated) * share) for share in (test, validation)])
-    chosen = {"test": order[: ends[0]], "validation": order[ends[0] : ends[1]], "training": order[ends[1] :]}
+    patients = patients_of(annotated, groups)
+    chosen = random_lists(patients, validation, test, seed)
+    patient_of = dict(zip(annotated, patients))
 
     def item(file: str) -> dict:
         entry = {
             "image": os.path.relpath(files[file], target),
             "landmarks": [table[file].get(landmark) for landmark in landmarks],
         }
+        entry |= {} if groups is None else {"group": patient_of[file]}
         return entry | ({} if spacing is None else {"spacing": [spacing, spacing]})
 
-    lists = {key: [item(annotated[i]) for i in sorted(chosen[key])] for key in ("training", "validation", "test")}
+    lists = {key: [item(annotated[i]) for i in indices] for key, indices in chosen.items()}
     write_datalist(target, name=name or Path(images).resolve().name, phantom=False, landmarks=landmarks, **lists)
     return tell_lists(target)

@@ -14,7 +14,7 @@ from .datalist import tell, tell_lists, write_datalist
 from .image_listing import IMAGE_ENDINGS
 from .landmark_files import LandmarkFile, match_landmarks
 from .landmark_points import ABSENT
-from .splits import random_lists
+from .splits import patients_of, random_lists
 from .volume_geometry import describe_geometries, read_geometry, spacing_doubt
 from .volume_landmarks import (
     LANDMARK_ENDINGS,
@@ -274,26 +274,6 @@ def tell_volumes(volumes: Mapping[str, AnnotatedVolume], names: Sequence[str]) -
     if placed and not inside:
         hint = f"with LPS and RAS exchanged {turned} of them would" if turned else "see that both are of one patient"
         raise InputError(f"none of the {placed} points lies inside its volume; {hint}, check the space of the points.")
-
-
-def patients_of(names: Sequence[str], pattern: str | None) -> list[str]:
-    """The patient of each volume by a regular expression; a volume where it finds nothing is on its own.
-
-    Raises:
-        InputError: if it is no regular expression, or finds no patient at all.
-    """
-    if pattern is None:
-        return list(names)
-    try:
-        found = [re.search(str(pattern), name) for name in names]
-    except re.error as error:
-        raise InputError(f"--groups {pattern}: is no regular expression ({error}); correct it.") from None
-    if not any(found):
-        raise InputError(f"--groups {pattern}: finds no patient in names such as '{names[0]}'; correct it.")
-    tell("warning: volumes in whose name --groups finds no patient", [n for n, f in zip(names, found) if not f], SHOWN)
-    patients = [(match[min(1, match.re.groups)] if match else None) or name for name, match in zip(names, found)]
-    print(f"patients: {len(set(patients))} of {len(names)} volumes.")
-    return patients
 
 
 def datalist_item(volume: AnnotatedVolume, target: str, as_file: bool, group: str | None) -> dict:

@@ -16,6 +16,8 @@ from ..errors import InputError
 
 logger = logging.getLogger(__name__)
 
+LESS = "lower --learning_rate or set --max_gradient_norm 1, and give the same command with another --output_dir"
+
 
 def save_atomically(content: Any, path: str | Path) -> None:
     """Write a file with `torch.save` beside `path`, then rename it: a failed write leaves the old file as it was.
@@ -143,13 +145,15 @@ def fits(content: Mapping[str, Any], key: str, own: Mapping[str, torch.Tensor]) 
 
 
 def find_weights(*candidates: str | Path) -> str:
-    """The first of some files of weights that exists; logs which.
+    """The first of some files of weights that exists; logs which, and warns where it is not the first of all.
 
     Raises:
         InputError: if none exists.
     """
     for path in map(Path, candidates):
         if path.is_file():
+            if path != Path(candidates[0]):
+                logger.warning("%s: there are no weights here; those of %s are taken.", candidates[0], path)
             logger.info("weights: %s", path)
             return str(path)
     raise InputError(
@@ -167,6 +171,44 @@ class LoadWeights:
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, lambda: load_weights(self.network, self.path))
+
+
+PROGRESS = {"last_epoch", "_step_count", "_last_lr", "_is_initial", "_get_lr_called_within_step"}
+
+
+def changed_plan(content: Mapping[str, Any], objects: Mapping[str, Any]) -> str:
+    """What of the learning rate's schedule in a checkpoint is other than now, in words; empty where nothing is.
+
+    A schedule that was made for a run of another length or height would go on as it was made.
+
+    Args:
+        content: states by name, as saved.
+        objects: what they belong to.
+    """
+    changed = []
+    for name, thing in objects.items():
+        saved = content[name]
+        if isinstance(thing, torch.optim.lr_scheduler.LRScheduler) and isinstance(saved, Mapping):
+            own = thing.state_dict()
+            changed += [
+                f"{key} {saved[key]} (now {own[key]})"
+                for key in own
+                if key in saved
+                and key not in PROGRESS
+                and plain(own[key])
+                and plain(saved[key])
+                and own[key] != saved[key]
+            ]
+    return ", ".join(changed)
+
+
+def plain(value: Any) -> bool:
+    """Whether a value is a number, a text or a collection of these, which can be compared."""
+    if isinstance(value, Mapping):
+        return all(map(plain, value.values()))
+    if isinstance(value, (list, tuple)):
+        return all(map(plain, value))
+    return isinstance(value, (bool, int, float, str, type(None)))
 
 
 class ResumableCheckpoint:
@@ -221,7 +263,8 @@ class ResumableCheckpoint:
         """Check that the folder can be written, and restore the run that was interrupted.
 
         Raises:
-            InputError: if the folder cannot be written or the checkpoint belongs to another run.
+            InputError: if the folder cannot be written, or the checkpoint belongs to another run or to other settings
+                of the learning rate or its schedule.
         """
         if engine.state.rank == 0:
             require_writable(self.path.parent)
@@ -235,6 +278,11 @@ class ResumableCheckpoint:
             raise InputError(f"{self.path}: not a checkpoint of this training; {advice}.")
         if not torch.equal(content["identity"], self.identity):
             raise InputError(f"{self.path}: belongs to a run on other images or landmarks; {advice}.")
+        if changed := changed_plan(content, self.objects):
+            raise InputError(
+                f"{self.path}: its learning rate was planned with {changed}; give the settings of that run, or begin "
+                "another from its weights (--initial_weights) in another --output_dir."
+            )
         try:
             for name, thing in self.objects.items():
                 thing.load_state_dict(content[name])
@@ -253,7 +301,11 @@ class ResumableCheckpoint:
             logger.info("%s: resuming after epoch %d of %d.", self.path, engine.state.epoch, engine.state.max_epochs)
 
     def save(self, engine: Engine) -> None:
-        """Write both files where this epoch asks for them; `model.pt` first, so that no best weights are lost."""
+        """Write both files where this epoch asks for them; `model.pt` first, so that no best weights are lost.
+
+        Raises:
+            InputError: if a weight is not finite; the files stay as they were.
+        """
         state = self.evaluator.state if self.evaluator is not None else None
         best_epoch = state.best_metric_epoch if state is not None else engine.state.epoch
         last = engine.state.epoch >= engine.state.max_epochs
@@ -261,6 +313,9 @@ class ResumableCheckpoint:
         due = engine.state.epoch % self.interval == 0 or last
         if engine.state.rank != 0 or not (due or (state is not None and new_best)):
             return
+        weights = self.objects["model"].state_dict().values()
+        if not all(weight.isfinite().all() for weight in weights if torch.is_tensor(weight)):
+            raise InputError(f"{self.path}: the training has diverged, weights are not finite; {LESS}.")
         if new_best or (last and self.saved_best_epoch < 0):
             save_atomically(self.objects["model"].state_dict(), self.model_path)
             self.saved_best_epoch = best_epoch

@@ -1,18 +1,24 @@
 """All handlers of a training together, so that a bundle's JSON shows its experiment and not the machinery."""
 
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from ignite.engine import Engine, Events
+from monai.data import DataLoader
 from monai.handlers import LrScheduleHandler, TensorBoardStatsHandler, ValidationHandler
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
-from .checkpoint import ResumableCheckpoint
+from ..errors import InputError
+from .checkpoint import LESS, ResumableCheckpoint
 from .expected_peak import ExpectedPeak
 from .gradient_clip import GradientClip
 from .progress import Progress
 from .reproducibility import EpochSeed
 from .tensorboard_overlay import TensorBoardOverlay
+
+logger = logging.getLogger(__name__)
 
 
 class LandmarkTraining:
@@ -23,6 +29,9 @@ class LandmarkTraining:
     (also after the last epoch, whatever the interval), TensorBoard with overlay pictures, a progress bar, and at last
     atomic checkpoints from which the same command goes on (`ResumableCheckpoint`). Of several processes only that of
     rank 0 validates, logs and saves.
+
+    A loss that is not finite ends the training. Where some images of the validation have no millimetres and others do,
+    errors in pixels would outweigh the others in the choice of the best weights: these images are left out of it.
 
     Args:
         output_dir: folder of `model.pt`, `checkpoint.pt` and `tensorboard`.
@@ -91,15 +100,42 @@ class LandmarkTraining:
         )
 
     def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.ITERATION_COMPLETED(every=10), self.require_finite_loss)
         for handler in self.handlers:
             handler.attach(engine)
         if engine.state.rank == 0:
+            engine.add_event_handler(Events.STARTED, self.validate_in_one_unit)
             for handler in self.first_rank_only():
                 handler.attach(engine)
             engine.add_event_handler(Events.EPOCH_COMPLETED, self.validate_last_epoch)
             TensorBoardStatsHandler(log_dir=self.log_dir, iteration_log=False).attach(self.evaluator)
             TensorBoardOverlay(log_dir=self.log_dir, landmarks=self.landmarks).attach(self.evaluator)
         self.checkpoint.attach(engine)
+
+    def require_finite_loss(self, engine: Engine) -> None:
+        """Look at the loss now and then, since reading it waits for the device.
+
+        Raises:
+            InputError: if it is not finite.
+        """
+        if not torch.as_tensor(engine.state.output["loss"]).isfinite():
+            raise InputError(
+                f"the training has diverged: the loss of step {engine.state.iteration} is not finite; {LESS}."
+            )
+
+    def validate_in_one_unit(self, engine: Engine) -> None:
+        """Leave images without millimetres out of the validation where others have them."""
+        loader = self.evaluator.data_loader
+        data = getattr(loader, "dataset", ())
+        items = (data[number] for number in range(len(data)))  # MONAI's data sets wrap around and never end
+        units = [item.get("unit") if isinstance(item, Mapping) else None for item in items]
+        if {"mm", "pixel"} <= set(units):
+            kept = [number for number, unit in enumerate(units) if unit == "mm"]
+            self.evaluator.data_loader = DataLoader(Subset(data, kept), batch_size=loader.batch_size)
+            logger.warning(
+                "%d of %d validation images have no millimetres and do not count in the choice of the best weights.",
+                *(len(units) - len(kept), len(units)),
+            )
 
     def validate_last_epoch(self, engine: Engine) -> None:
         """Validate the weights with which the training ends, where the interval leaves them out."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from common.bundle import show_input_errors
+from common.bundle.error_messages import require_known_settings
 from common.errors import InputError
 
 
@@ -85,3 +86,32 @@ except RuntimeError as error:
 def test_a_process_ends_with_one_line_and_status_1():
     run = subprocess.run([sys.executable, "-c", SCRIPT], cwd=Path(__file__).parents[2], capture_output=True, text=True)
     assert (run.returncode, run.stdout, run.stderr) == (1, "", "error: a.png: is broken; mend it.\n")
+
+
+COMMAND = ["/somewhere/monai/bundle/__main__.py", "run"]
+CONFIGS = "['bundles/farnet_hand/configs/train.json','bundles/farnet_hand/configs/evaluate.json']"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["--learning_rte", "0.1"], "--learning_rte: is no setting of .*evaluate.json.*; did you mean --learning_rate"),
+        (["--iterations", "100"], "--iterations: is no setting of .*; the settings are the keys of the configs"),
+        (["--trian::dataset::seed=3"], "--trian::dataset::seed: is no setting of .*; did you mean --train"),
+    ],
+)
+def test_a_setting_that_the_configs_do_not_have_is_refused(settings, message, monkeypatch):
+    monkeypatch.chdir(Path(__file__).parents[2])
+    with pytest.raises(InputError, match=message):
+        require_known_settings([*COMMAND, "--config_file", CONFIGS, *settings])
+    with pytest.raises(InputError, match=message):
+        require_known_settings([*COMMAND, f"--config_file={CONFIGS}", *settings])
+
+
+def test_settings_that_are_there_and_other_programs_pass(monkeypatch):
+    monkeypatch.chdir(Path(__file__).parents[2])
+    settings = ["--learning_rate", "-1e-4", "--evaluation_list", "test1", "--train::dataset::cache_rate=0", "--resume"]
+    arguments = ["--meta_file", "m.json", "--logging_file", "False", "--run_id=run", "--bundle-root", "x"]
+    require_known_settings([*COMMAND, *settings, "--config_file", CONFIGS, *arguments])
+    require_known_settings([*COMMAND, "run", "--args_file", "args.json", "--odd", "1"])
+    require_known_settings(["/usr/bin/pytest", "--config_file", CONFIGS, "--odd", "1"])

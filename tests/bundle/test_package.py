@@ -223,6 +223,17 @@ def test_a_zip_whose_paths_lead_out_of_its_folder_is_refused(tampered, place):
     assert not list(tampered.rglob("outside.py"))
 
 
+def test_a_zip_without_a_bundle_or_that_cannot_be_written_is_refused(tampered):
+    (tampered / "model_info.json").unlink()
+    with zipfile.ZipFile(tampered / ZIP, "w") as archive:
+        archive.writestr("b", "a file")
+    refused(tampered, "holds no bundle, there is no configs/metadata.json in it")
+    with zipfile.ZipFile(tampered / ZIP, "w") as archive:
+        archive.writestr("b/a", "a file")
+        archive.writestr("b/a/c", "in a file")
+    refused(tampered, "cannot be unpacked")
+
+
 def test_a_file_that_is_no_zip_is_refused(tampered):
     (tampered / "model_info.json").unlink()
     content = (tampered / ZIP).read_bytes()

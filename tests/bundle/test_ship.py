@@ -43,7 +43,13 @@ def test_what_cannot_be_shipped_is_refused_and_nothing_is_written(folder, tmp_pa
     slim = network_of(folder, "inference", "slim")
     weights = str(tmp_path / "model.pt")
     torch.save(slim.state_dict(), weights)
-    refused = (("slimmest", "no such overlay"), ("evaluate", "a command"), ("cpu", "another network"))
+    path = str(folder / "configs" / "cpu.json")
+    refused = (
+        (path, "is a path; give the name"),
+        ("slimmest", "no such overlay"),
+        ("evaluate", "a command"),
+        ("cpu", "another network"),
+    )
     for overlay, match in (*refused, (None, "another network")):
         with pytest.raises(InputError, match=match):
             ship(weights, "scn_hand", overlay)

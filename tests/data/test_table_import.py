@@ -53,6 +53,28 @@ def test_an_import_into_the_folder_of_the_images_can_be_done_again(folder):
     assert sum(import_table(films, folder / "points.csv", films).values()) == 10
 
 
+def test_lists_have_the_sizes_that_are_asked_for(folder):
+    images, points, target = folder / "films", folder / "points.csv", folder / "set"
+    assert import_table(images, points, target, test=3, validation=2) == {"training": 4, "validation": 2, "test": 3}
+    for sizes in ({"test": 0.6, "validation": 0.6}, {"test": -0.5}, {"test": "abc"}, {"test": 9}):
+        with pytest.raises(InputError, match="--test|for training; take smaller lists"):
+            import_table(images, points, target, **sizes)
+
+
+def test_the_films_of_a_patient_go_to_one_list(folder):
+    rows = []
+    for i in range(9):
+        (folder / "films" / f"{i}.png").rename(folder / "films" / f"p{i // 3}_{i}.png")
+        rows.append(f"p{i // 3}_{i}.png,tip,1,2")
+    (folder / "points.csv").write_text("image,name,x,y\n" + "\n".join(rows) + "\n")
+    options = {"test": 3, "validation": 3, "groups": "^(p[0-9])_"}
+    sizes = import_table(folder / "films", folder / "points.csv", folder / "set", **options)
+    assert sizes == {"training": 3, "validation": 3, "test": 3}
+    lists = json.loads((folder / "set" / "datalist.json").read_text())
+    patients = [{item["group"] for item in lists[key]} for key in sizes]
+    assert sorted(patients, key=min) == [{"p0"}, {"p1"}, {"p2"}]
+
+
 def test_films_of_one_name_in_two_folders_are_refused(folder):
     """As a datalist may list them: a row `film.png` could be of either."""
     for patient in ("p1", "p2"):

@@ -417,7 +417,7 @@ def test_patients_stay_in_one_list_and_the_choice_is_fixed(tmp_path, capsys):
     options = {"test": 5, "validation": 0.25, "groups": r"sub(\d)"}
     counts = import_volumes(tmp_path / "scans", tmp_path / "set", **options)
     assert counts == {"training": 8, "validation": 4, "test": 4}  # a fifth test volume would divide a patient
-    assert "patients: 8 of 16 volumes" in capsys.readouterr().out
+    assert "patients: 8 of 16 images" in capsys.readouterr().out
     lists = {name: load_datalist(tmp_path / "set", name) for name in counts}
     patients = {name: {item["group"] for item in items} for name, items in lists.items()}
     assert sorted(group for groups in patients.values() for group in groups) == list("01234567")

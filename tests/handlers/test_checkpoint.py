@@ -34,13 +34,15 @@ class Point(nn.Module):
     def __init__(self, landmarks=1):
         super().__init__()
         self.point = nn.Parameter(torch.zeros(landmarks, 2))
+        self.finds = True
 
     def forward(self, image):
-        return self.point.expand(len(image), 1, *self.point.shape)
+        points = self.point.expand(len(image), 1, *self.point.shape)
+        return points if self.finds else points * torch.nan
 
 
 def training(folder, errors, validate=True, fail_in=None, rank=0, landmarks=1, **options):
-    """Train a point whose radial error after each epoch is one of `errors`; NaN means an image without truth."""
+    """Train a point whose radial error after each epoch is one of `errors`; NaN means that nothing was found."""
     network = Point(landmarks)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.0, momentum=0.9)
     items = [{"image": torch.zeros(1, 1), "label": torch.zeros(1, 1, landmarks, 2)}] * 2
@@ -57,7 +59,9 @@ def training(folder, errors, validate=True, fail_in=None, rank=0, landmarks=1, *
 
     @trainer.on(Events.EPOCH_COMPLETED)
     def learn(engine):
-        network.point.data[:] = torch.tensor([errors[engine.state.epoch - 1], 0.0])
+        error = errors[engine.state.epoch - 1]
+        network.finds = error == error
+        network.point.data[:] = torch.tensor([error if network.finds else -1.0, 0.0])
 
     if validate:
         metric = IgniteMetricHandler(metric_fn=RadialError(), output_transform=from_engine(["pred", "label"]))
@@ -223,3 +227,13 @@ def test_a_further_round_of_a_trainer_goes_on_with_the_weights_that_its_network_
     run.trainer.add_event_handler(Events.EPOCH_STARTED, lambda: seen.append(run.network.point.max().item()))
     run.trainer.run()
     assert seen == [7.0] and run.epochs == [1, 2, 3, 4, 3]
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path):
+    training(tmp_path, [3.0, 2.0])
+    before = {name: (tmp_path / name).read_bytes() for name in ("model.pt", "checkpoint.pt")}
+    with pytest.raises(
+        InputError, match="checkpoint.pt: the training has diverged, weights are not finite; lower --lea"
+    ):
+        training(tmp_path, [3.0, 2.0, float("inf")])
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before

@@ -38,7 +38,7 @@ def film(item):
     image = torch.full((1, 12, 12), 0.1 * len(item["image"]))
     for x, y in label.long().tolist():
         image[0, x, y] = 2.0
-    return {"image": MetaTensor(image), "label": label[None]}
+    return {"image": MetaTensor(image), "label": label[None], **({"unit": item["unit"]} if "unit" in item else {})}
 
 
 DATA = [
@@ -51,13 +51,25 @@ DATA = [
 class Run:
     """A training of `epochs` epochs of three steps, and what was seen in it."""
 
-    def __init__(self, folder, epochs, rank=0, landmarks=NAMES, learning_rate=0.001, seed=0, **settings):
+    def __init__(
+        self,
+        folder,
+        epochs,
+        rank=0,
+        landmarks=NAMES,
+        learning_rate=0.001,
+        seed=0,
+        schedule=None,
+        items=DATA,
+        **settings,
+    ):
         torch.manual_seed(0)
         self.network = Network()
         self.loss = HeatmapLoss(2, 2, sigma=1.0, amplitude="normalised", scale=10.0, learnable_sigma=True)
         self.optimizer = torch.optim.SGD([*self.network.parameters(), *self.loss.parameters()], learning_rate)
-        self.scheduler = torch.optim.lr_scheduler.StepLR(self.optimizer, 1, 0.5)
-        data = LandmarkDataset(DATA, [film], progress=False)
+        schedule = schedule or (lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5))
+        self.scheduler = schedule(self.optimizer)
+        data = LandmarkDataset(items, [film], progress=False)
         self.evaluator = SupervisedEvaluator(
             "cpu",
             DataLoader(data, batch_size=1),
@@ -127,6 +139,49 @@ def test_a_run_goes_on_from_its_checkpoint_unless_told_otherwise(tmp_path):
     assert resumed.epochs == [3] and straight.epochs == [1, 2, 3]
     assert torch.equal(resumed.weights(), straight.weights())
     assert Run(tmp_path / "stopped", 3, resume=False).epochs == [1, 2, 3]
+
+
+SCHEDULES = {
+    "one cycle": lambda steps: (
+        lambda optimizer: torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.01, total_steps=steps)
+    ),
+    "cosine": lambda steps: lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps),
+    "milestones": lambda steps: lambda optimizer: torch.optim.lr_scheduler.MultiStepLR(optimizer, [steps - 1]),
+}
+
+
+@pytest.mark.parametrize("kind", SCHEDULES)
+def test_a_longer_run_is_not_continued_with_the_schedule_of_the_shorter_one(tmp_path, kind):
+    Run(tmp_path, 2, schedule=SCHEDULES[kind](6))
+    assert Run(tmp_path, 2, schedule=SCHEDULES[kind](6)).epochs == []
+    with pytest.raises(InputError, match=r"learning rate was planned with .* \(now .*; give the settings of that run"):
+        Run(tmp_path, 4, schedule=SCHEDULES[kind](12))
+
+
+def test_another_learning_rate_is_not_passed_over(tmp_path):
+    Run(tmp_path, 2)
+    with pytest.raises(InputError, match=r"base_lrs \[0.001\] \(now \[0.1\]\)"):
+        Run(tmp_path, 4, learning_rate=0.1)
+
+
+def test_a_run_that_diverges_ends_and_keeps_its_last_sound_checkpoint(tmp_path):
+    Run(tmp_path, 1)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    with pytest.raises(InputError, match="the training has diverged"):
+        Run(tmp_path / "other", 20, learning_rate=1e30)
+    assert not (tmp_path / "other" / "checkpoint.pt").exists()
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
+def test_images_without_millimetres_do_not_choose_the_best_weights(tmp_path, caplog):
+    units = ["mm", "pixel", "mm"]
+    items = [{**item, "unit": unit} for item, unit in zip(DATA, units)]
+    mixed = Run(tmp_path / "mixed", 1, items=items)
+    assert len(mixed.evaluator.data_loader.dataset) == 2
+    assert "1 of 3 validation images have no millimetres" in caplog.text
+    for unit in ("mm", "pixel"):
+        same = Run(tmp_path / unit, 1, items=[{**item, "unit": unit} for item in DATA])
+        assert len(same.evaluator.data_loader.dataset) == 3
 
 
 def test_a_checkpoint_of_other_landmarks_is_refused(tmp_path):
