@@ -1,10 +1,6 @@
 """Command line for bundles: python -m common.bundle VERB ..."""
 
-import sys
-
-import fire
-
-from ..data import input_error_in
+from ..command_line import run_verbs
 from ..metrics import compare_errors
 from ..visualize.worst_landmarks import draw_worst
 from .check import check
@@ -33,13 +29,7 @@ def main() -> None:
         "unpack": unpack,
         "worst": draw_worst,
     }
-    try:
-        fire.Fire(verbs, name=f"python -m {PACKAGE_NAME}.bundle", serialize=lambda value: None)
-    except Exception as error:
-        reason = input_error_in(error)
-        if reason is None:
-            raise
-        sys.exit(f"error: {reason}")
+    run_verbs(f"python -m {PACKAGE_NAME}.bundle", verbs)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,6 @@
 """Command line for data sets: python -m common.data VERB ..."""
 
-import sys
-
-import fire
-
-from ..errors import InputError
+from ..command_line import run_verbs
 from .aasce2019 import import_aasce2019
 from .changed_copies import changed_copies
 from .check import check
@@ -27,15 +23,7 @@ def main() -> None:
         "import_volumes": import_volumes,
         "phantom": phantom_dataset,
     }
-    try:
-        result = fire.Fire(
-            verbs,
-            name="python -m common.data",
-            serialize=lambda value: value if isinstance(value, str) else None,
-        )
-        del result
-    except InputError as error:
-        sys.exit(f"error: {error}")
+    run_verbs("python -m common.data", verbs)
 
 
 if __name__ == "__main__":
