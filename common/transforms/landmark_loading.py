@@ -172,10 +172,7 @@ def to_file_space(points_world: torch.Tensor, image_meta: Mapping[str, Any]) -> 
 
 
 def _patient_world(pixels: torch.Tensor, image_meta: Mapping[str, Any]) -> torch.Tensor:
-    """Zero-based file pixels (..., N, D) to world RAS (..., N, 3) where 3D Slicer shows the image, float64."""
-    pixels = torch.as_tensor(pixels, dtype=torch.float64)
-    if pixels.shape[-1] == 3:
-        return voxel_to_world(pixels, _affine(image_meta, "original_affine"))
+    """Zero-based file pixels (..., N, 2) of a flat image to world RAS (..., N, 3) where 3D Slicer shows it, float64."""
     third = torch.where(is_present(pixels), torch.zeros(pixels.shape[:-1], dtype=pixels.dtype), pixels[..., 0])
     return voxel_to_world(torch.cat([pixels, third.unsqueeze(-1)], -1), _affine(image_meta, "plane_affine"))
 
