@@ -132,6 +132,7 @@ class LandmarkTraining:
         if {"mm", "pixel"} <= set(units):
             kept = [number for number, unit in enumerate(units) if unit == "mm"]
             self.evaluator.data_loader = DataLoader(Subset(data, kept), batch_size=loader.batch_size)
+            self.evaluator.state.epoch_length = len(self.evaluator.data_loader)  # MONAI's is of the loader it was given
             logger.warning(
                 "%d of %d validation images have no millimetres and do not count in the choice of the best weights.",
                 *(len(units) - len(kept), len(units)),

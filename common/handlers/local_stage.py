@@ -90,12 +90,19 @@ class LocalStage:
         """Choose the size of the sub-images, and train.
 
         Raises:
-            InputError: if there is no `model.pt` of a first stage, or no error in validation to choose a size by.
+            InputError: if there is no `model.pt` of a first stage, or no error in validation to choose a size by, or
+                the second stage that is to go on has sub-images of another size.
         """
         idist.barrier()  # rank 0 has written model.pt
         first = idist.get_rank() == 0
         resuming = self.resume and self.checkpoint.is_file()
         load_weights(self.network, self.checkpoint if resuming else self.output_dir / "model.pt")
+        chosen = int(self.network.local_size)
+        if resuming and self.size not in (0, chosen):
+            raise InputError(
+                f"{self.checkpoint}: its sub-images have {chosen} voxels; go on with --local_size {chosen}, or choose "
+                "another --output_dir."
+            )
         self.network.local_size.zero_()
         if not resuming:
             size = self.choose_size(engine.state.epoch if engine is not None else 1) if first else 0

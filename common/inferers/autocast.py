@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from monai.inferers import SimpleInferer
 
+from ..errors import InputError
+
 logger = logging.getLogger(__name__)
 
 
@@ -19,7 +21,11 @@ class AutocastInferer(SimpleInferer):
     tells once.
 
     Args:
-        dtype: "bfloat16", "float16" or "float32"; the last means no autocast.
+        dtype: "bfloat16", "float16" or "float32"; the last means no autocast. float16 is for inference: a training
+            in it would need a gradient scaler.
+
+    Raises:
+        InputError: when called in float16 with gradients.
     """
 
     def __init__(self, dtype: str = "bfloat16") -> None:
@@ -27,6 +33,11 @@ class AutocastInferer(SimpleInferer):
         self.dtype = getattr(torch, dtype)
 
     def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if self.dtype == torch.float16 and torch.is_grad_enabled():
+            raise InputError(
+                "A training in float16 loses small gradients, since there is no gradient scaler: give --training_dtype "
+                "bfloat16 or float32."
+            )
         device = inputs.device.type
         enabled = self.dtype != torch.float32
         if enabled and self.dtype == torch.bfloat16 and device == "cpu":

@@ -1,9 +1,13 @@
 """Joint regression of displacements and classification of patches (noothout2020, Section II)."""
 
+from collections.abc import Sequence
+
 import torch
+from monai.utils import ensure_tuple_rep
 from torch import nn
 from torch.nn import functional as F
 
+from ..transforms.coordinates import is_annotated
 from ..transforms.patch_grid import encode_patch_grid
 
 
@@ -20,6 +24,8 @@ class PatchRegressionLoss(nn.Module):
         method: "joint", "regression" (without the cross-entropy) or "classification" (without the absolute error).
         positive_weight: factor on the cross-entropy of the patch that holds the landmark; 1 in the paper.
         presence_weight: factor on the mean cross-entropy; 1 in the paper.
+        image_size: voxels of the input along each axis, or one number for all, where the network pads it to whole
+            patches: a landmark in the padding is present in no patch. None where the grid just covers the input.
     """
 
     def __init__(
@@ -29,6 +35,7 @@ class PatchRegressionLoss(nn.Module):
         method: str = "joint",
         positive_weight: float = 1.0,
         presence_weight: float = 1.0,
+        image_size: int | Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         if method not in ("joint", "regression", "classification"):
@@ -38,6 +45,7 @@ class PatchRegressionLoss(nn.Module):
         self.method = method
         self.positive_weight = positive_weight
         self.presence_weight = presence_weight
+        self.image_size = image_size
 
     def forward(self, grid: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
         """
@@ -54,6 +62,10 @@ class PatchRegressionLoss(nn.Module):
         displacement = grid[:, : count * dims].unflatten(1, (count, dims))
         logits = grid[:, count * dims :]
         true_displacement, presence = encode_patch_grid(points, size, self.grid_spacing, self.log_displacements)
+        if self.image_size is not None:
+            beyond = (points >= points.new_tensor(ensure_tuple_rep(self.image_size, dims)) - 0.5).any(-1)
+            unseen = (beyond & is_annotated(points)).reshape(list(beyond.shape) + [1] * dims)
+            presence = torch.where(unseen, torch.zeros_like(presence), presence)
         loss = grid.new_zeros(())
         if self.method != "classification":
             error = (displacement - true_displacement.nan_to_num(0.0)).abs()  # a NaN would reach the gradient

@@ -9,7 +9,7 @@ from monai.networks.layers.factories import Conv, Pool
 from monai.networks.nets.basic_unet import TwoConv
 from torch import nn
 
-from .cubic_upsampling import CubicUpsampling
+from .cubic_upsampling import upsampling_to_image
 from .unit_peak import UnitPeak
 
 UPSAMPLING = ("linear", "transposed")
@@ -95,10 +95,12 @@ def block_layers(spatial_dims: int, in_channels: int, num_landmarks: int, stride
     spatial_dims, *(spatial / stride)), the second one heatmaps to the size of the image, by cubic upsampling. With a
     stride of 1 neither does anything.
     """
+    upsampling = upsampling_to_image(spatial_dims, num_landmarks, stride)
     if stride == 1:
-        return nn.Identity(), nn.Identity()
-    blocks = Conv[Conv.CONV, spatial_dims](in_channels, in_channels * stride**spatial_dims, stride, stride=stride)
-    return blocks, CubicUpsampling(spatial_dims, num_landmarks, stride)
+        return nn.Identity(), upsampling
+    return Conv[Conv.CONV, spatial_dims](
+        in_channels, in_channels * stride**spatial_dims, stride, stride=stride
+    ), upsampling
 
 
 class HeatmapUNet(nn.Module):

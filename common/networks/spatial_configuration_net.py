@@ -7,7 +7,7 @@ import torch
 from monai.networks.layers.factories import Conv, Pool
 from torch import nn
 
-from .cubic_upsampling import CubicUpsampling
+from .cubic_upsampling import CubicUpsampling, upsampling_to_image
 from .unit_peak import UnitPeak
 
 # A normal distribution cut at two deviations has 0.8796 of the deviation that it was drawn with.
@@ -200,7 +200,7 @@ class SpatialConfigurationNet(nn.Module):
             head_std,
         )
         self.unit_peak = UnitPeak(num_landmarks, spatial_dims)
-        self.upsample = CubicUpsampling(spatial_dims, num_landmarks, stride) if stride > 1 else nn.Identity()
+        self.upsample = upsampling_to_image(spatial_dims, num_landmarks, stride)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """(B, C, *spatial) -> heatmaps (B, N, *spatial), scaled to full peaks of 1 at inference.
@@ -229,7 +229,7 @@ class LocalizationUNet(nn.Module):
         super().__init__()
         self.local_appearance = LocalAppearance(spatial_dims, in_channels, num_landmarks, stride=stride, **settings)
         self.unit_peak = UnitPeak(num_landmarks, spatial_dims)
-        self.upsample = CubicUpsampling(spatial_dims, num_landmarks, stride) if stride > 1 else nn.Identity()
+        self.upsample = upsampling_to_image(spatial_dims, num_landmarks, stride)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """(B, C, *spatial) -> heatmaps (B, N, *spatial), in training (B, N, *(spatial / stride))."""

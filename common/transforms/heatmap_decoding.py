@@ -230,7 +230,8 @@ def decode_heatmaps(
         method: "maximum", "parabola", "centroid" (`heatmap_blob_centroid`) or "soft_argmax".
         smoothing: standard deviation in voxels of `smooth_heatmaps` before the method; none with 0. A landmark whose
             heatmap is highest within two deviations of the border is decoded without: beyond the border a part of the
-            likely region is missing, and the middle of the rest is no better guess.
+            likely region is missing, and the middle of the rest is no better guess. So is one without any positive
+            value.
         decoding: settings of the method.
 
     Returns:
@@ -248,8 +249,9 @@ def decode_heatmaps(
     points, _ = METHODS[method](smooth_heatmaps(heatmaps, smoothing), **decoding)
     last = torch.tensor(heatmaps.shape[2:], device=highest.device) - 1
     near_border = (torch.minimum(highest, last - highest) < 2 * smoothing).any(-1, keepdim=True)
-    if near_border.any():
-        points = torch.where(near_border, METHODS[method](heatmaps, **decoding)[0], points)
+    without = near_border | points.isnan()
+    if without.any():
+        points = torch.where(without, METHODS[method](heatmaps, **decoding)[0], points)
     return torch.where(highest.isnan(), torch.nan, points), confidence
 
 

@@ -177,7 +177,7 @@ def test_images_without_millimetres_do_not_choose_the_best_weights(tmp_path, cap
     units = ["mm", "pixel", "mm"]
     items = [{**item, "unit": unit} for item, unit in zip(DATA, units)]
     mixed = Run(tmp_path / "mixed", 1, items=items)
-    assert len(mixed.evaluator.data_loader.dataset) == 2
+    assert len(mixed.evaluator.data_loader.dataset) == 2 and mixed.evaluator.state.iteration == 2
     assert "1 of 3 validation images have no millimetres" in caplog.text
     for unit in ("mm", "pixel"):
         same = Run(tmp_path / unit, 1, items=[{**item, "unit": unit} for item in DATA])

@@ -285,3 +285,11 @@ def test_the_validation_that_chooses_the_size_is_logged_with_the_last_epoch(tmp_
 def test_an_odd_size_is_refused_before_anything_is_trained(tmp_path):
     with pytest.raises(InputError, match="--local_size is 15: give an even number"):
         LocalStage(None, torch.nn.Identity(), None, None, tmp_path, size=15)
+
+
+def test_a_second_stage_does_not_go_on_with_sub_images_of_another_size(tmp_path):
+    run = Run(tmp_path, local_epochs=3, size=10, stop=("local", 2))
+    with pytest.raises(InputError, match="its sub-images have 10 voxels; go on with --local_size 10") as raised:
+        Run(tmp_path, local_epochs=3, size=12)
+    assert str(raised.value).startswith(str(run.stage.checkpoint)) and "\n" not in str(raised.value)
+    assert Run(tmp_path, local_epochs=3).epochs["local"] == [2, 3]

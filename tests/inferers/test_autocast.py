@@ -3,6 +3,7 @@ import logging
 import pytest
 import torch
 
+from common.errors import InputError
 from common.inferers import AutocastInferer, autocast
 
 
@@ -14,7 +15,8 @@ def cpu_with_bfloat16(monkeypatch):
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 def test_a_convolution_is_computed_in_the_type_that_was_asked_for(dtype):
     network = torch.nn.Conv2d(1, 2, 3)
-    result = AutocastInferer(dtype)(torch.rand(1, 1, 8, 8), network)
+    with torch.no_grad():
+        result = AutocastInferer(dtype)(torch.rand(1, 1, 8, 8), network)
     assert result.dtype == getattr(torch, dtype)
     assert network.weight.dtype == torch.float32
 
@@ -29,6 +31,11 @@ def test_gradients_pass_through_to_the_weights():
     network = torch.nn.Conv2d(1, 2, 3)
     AutocastInferer("bfloat16")(torch.rand(1, 1, 8, 8), network).float().sum().backward()
     assert network.weight.grad.dtype == torch.float32 and (network.weight.grad != 0).any()
+
+
+def test_a_training_in_float16_is_refused_for_want_of_a_gradient_scaler():
+    with pytest.raises(InputError, match="--training_dtype bfloat16"):
+        AutocastInferer("float16")(torch.rand(1, 1, 8, 8), torch.nn.Conv2d(1, 2, 3))
 
 
 def test_further_arguments_reach_the_network():

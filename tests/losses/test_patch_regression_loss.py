@@ -102,3 +102,18 @@ def test_half_precision_is_summed_in_float32():
 def test_an_unknown_method_is_refused():
     with pytest.raises(ValueError, match="method"):
         PatchRegressionLoss(8, method="voting")
+
+
+def test_a_landmark_in_the_padding_of_the_image_is_in_no_patch():
+    points = torch.tensor([[[11.4, 5.0], [11.6, 5.0], [5.0, 14.0], [NAN, NAN], [INF, INF]]])
+    grid = torch.randn(1, 5 * 3, 2, 2, generator=torch.Generator().manual_seed(0))
+
+    def loss(size, points):
+        return PatchRegressionLoss(8, method="classification", image_size=size)(grid, points).item()
+
+    unseen = points.clone()
+    unseen[0, 1:3] = INF  # as if absent: in no patch, but known to be in none
+    assert loss([12, 12], points) == loss(12, points) == pytest.approx(loss(None, unseen), rel=1e-6)
+    assert loss([16, 16], points) == pytest.approx(loss(None, points), rel=1e-6) != loss(12, points)
+    plain, padded = (PatchRegressionLoss(8, method="regression", image_size=size)(grid, points) for size in (None, 12))
+    assert torch.equal(plain, padded)  # displacements reach beyond the image

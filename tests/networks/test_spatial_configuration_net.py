@@ -172,6 +172,35 @@ def test_cubic_coefficient_is_a_half_and_not_that_of_torch():
     assert (CubicUpsampling(2, 1, 2)(x) - torchs).abs().max() > 0.01
 
 
+@pytest.mark.parametrize("sigma", [2.5, 4.0])
+def test_upsampled_heatmaps_have_their_peaks_where_they_were_also_near_the_border(sigma):
+    places = torch.arange(0, 63.1, 0.5)
+    points = torch.stack([places, torch.full_like(places, 56.5)], -1)[None]
+    heatmaps = draw_heatmaps((points + 0.5) / 2 - 0.5, (32, 30), sigma / 2)
+    gaussian, zeros = (CubicUpsampling(2, len(places), 2, border)(heatmaps) for border in ("gaussian", "zeros"))
+    assert (decode_heatmaps(gaussian)[0] - points).abs().max() < 0.15
+    assert (decode_heatmaps(zeros)[0] - points).abs().max() > 0.8
+    torch.testing.assert_close(gaussian[:, :, 4:-4, 4:-4], zeros[:, :, 4:-4, 4:-4])
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_beyond_the_border_a_gaussian_goes_on_but_nothing_is_higher(factor):
+    x = torch.rand(1, 3, 5, 6, 7)
+    x[0, 1] = torch.arange(5.0).reshape(5, 1, 1)  # rising to the border, and with a zero
+    x[0, 2] = -1.0
+    upsampled = CubicUpsampling(3, 3, factor, "gaussian")(x)
+    plain = CubicUpsampling(3, 3, factor)(x)
+    assert upsampled.shape == plain.shape == (1, 3, 5 * factor, 6 * factor, 7 * factor)
+    assert torch.equal(upsampled[0, 2], plain[0, 2]) and upsampled[0, 1].max() < 4.3
+    scripted = torch.jit.script(CubicUpsampling(3, 3, factor, "gaussian"))
+    torch.testing.assert_close(scripted(x), upsampled)
+
+
+def test_borders_are_zeros_or_gaussians():
+    with pytest.raises(ValueError, match="border"):
+        CubicUpsampling(2, 1, 2, "replicate")
+
+
 def test_odd_factors_are_refused():
     with pytest.raises(ValueError, match="even"):
         CubicUpsampling(2, 1, 3)

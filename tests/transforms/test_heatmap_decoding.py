@@ -225,6 +225,13 @@ def test_smoothing_keeps_what_says_nothing_apart(method):
         assert (points[0, 0] - torch.tensor([0.0, 9.0])).abs().max() <= 0.5
 
 
+@pytest.mark.parametrize("method", ["maximum", "parabola", "centroid"])
+def test_a_heatmap_below_zero_is_decoded_without_smoothing(method):
+    below = draw_heatmaps(torch.tensor([[[30.0, 40.0]]]), (80, 80), 5.0) * 0.2 - 0.25
+    points, confidence = decode_heatmaps(below, method, smoothing=4.0)
+    assert points.tolist() == [[[30.0, 40.0]]] and confidence.tolist() == [[0.0]]
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_heatmaps_are_decoded_as_what_they_hold(method, dtype):
