@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from monai.bundle import ConfigWorkflow
 
 from ..data import load_datalist
-from ..data.atomic_writing import write_atomically
+from ..data.atomic_writing import replaced_atomically, write_atomically
 from ..errors import InputError
 from .location import PACKAGE_NAME
 
@@ -44,7 +44,7 @@ def learning_curve(
 
     Every run has the same number of iterations, its own folder `OUTPUT/NETWORK_SIZE` with all that training and
     evaluation write, and goes on where it was when the command is given again. Writes `learning_curve.csv` and
-    `learning_curve.png`.
+    `learning_curve.png`, anew after each run.
 
     Args:
         bundle: folder of a bundle, such as `bundles/scn_hand`.
@@ -60,7 +60,7 @@ def learning_curve(
         rows of the CSV.
 
     Raises:
-        InputError: if a config is missing or a size exceeds the training list.
+        InputError: if a config is missing or a size is none of the training list's.
     """
     sizes, networks, overlays = (
         list(given) if isinstance(given, (list, tuple)) else [given] for given in (sizes, networks, overlays)
@@ -70,11 +70,14 @@ def learning_curve(
         if not (configs / f"{name}.json").is_file():
             raise InputError(f"{configs / name}.json: there is no such overlay; name one of {configs}.")
     available = len(load_datalist(dataset_dir, "training"))
-    rows = []
     for size in sizes:
-        count = available if size == "all" else int(size)
-        if not 0 < count <= available:
-            raise InputError(f"{dataset_dir}: has {available} training images, {size} are asked for; ask for fewer.")
+        if size != "all" and not (type(size) is int and 0 < size <= available):
+            raise InputError(
+                f"--sizes {size}: is no number of images that can be taken of the {available} in the training list of "
+                f'{dataset_dir}; give whole numbers from 1 to {available}, or "all".'
+            )
+    rows: list[dict[str, Any]] = []
+    for count in dict.fromkeys(available if size == "all" else size for size in sizes):
         for network in networks:
             folder = Path(output_dir) / f"{network or Path(bundle).resolve().name}_{count}"
             settings = {
@@ -93,7 +96,8 @@ def learning_curve(
             row = {"network": network or Path(bundle).resolve().name, "training_images": count, "unit": unit}
             row |= {key: overall[key] for key in ("count", "mean", "sd", "median")}
             rows.append(row | {f"sdr_{t}": rate for t, rate in overall["sdr"].items()})
-    save_curve(rows, Path(output_dir))
+            save_curve(rows, Path(output_dir))
+    print(f"learning curve: {Path(output_dir) / 'learning_curve.csv'} and .png")
     return rows
 
 
@@ -113,5 +117,5 @@ def save_curve(rows: Sequence[dict[str, Any]], output_dir: Path) -> None:
     axes.set_xticks(ticks := sorted({row["training_images"] for row in rows}), [str(t) for t in ticks])
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(output_dir / "learning_curve.png", dpi=120)
-    print(f"learning curve: {output_dir / 'learning_curve.csv'} and .png")
+    with replaced_atomically(output_dir / "learning_curve.png") as temporary:
+        figure.savefig(temporary, dpi=120, format="png")

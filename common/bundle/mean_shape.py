@@ -36,6 +36,8 @@ def show_plausibility(name: str, *tables: str) -> None:
     mean = np.array(config.get("plausibility", {}).get("mean_shape", []))
     if not mean.size:
         raise InputError(f"{name}: has no mean shape; measure one with python -m {PACKAGE_NAME}.bundle mean_shape.")
+    if not tables:
+        raise InputError(f"{name}: there is nothing to compare; give one landmarks.csv of a prediction or more.")
     axes = ("pixel_x", "pixel_y") if mean.shape[1] == 2 else ("lps_x", "lps_y", "lps_z")
     for table in tables:
         images = defaultdict(list)
@@ -50,10 +52,13 @@ def show_plausibility(name: str, *tables: str) -> None:
         if not values or any(len(rows) != len(mean) for rows in values):
             raise InputError(f"{table}: has not the {len(mean)} landmarks of {name}; give a prediction by this bundle.")
         confidence = [rows[:, 0].mean() for rows in values]
-        distance = [shape_distance(rows[:, 1:], mean) for rows in values]
+        distance = np.array([shape_distance(rows[:, 1:], mean) for rows in values])
+        known = distance[np.isfinite(distance)]
+        shapes = f"shape {known.min():.2f} to {known.max():.2f} from the mean" if known.size else ""
+        without = f"{len(distance) - known.size} without a shape" if known.size < len(distance) else ""
         print(
-            f"{table}: {len(values)} images, mean confidence {min(confidence):.2f} to {max(confidence):.2f}, shape "
-            f"{np.nanmin(distance):.2f} to {np.nanmax(distance):.2f} from the mean"
+            f"{table}: {len(values)} images, mean confidence {min(confidence):.2f} to {max(confidence):.2f}, "
+            + ", ".join(text for text in (shapes, without) if text)
         )
 
 

@@ -121,6 +121,8 @@ def new_bundle(source: str, name: str, dataset_dir: str) -> Path:
             usable, or the data set or its landmarks cannot stand in a config.
     """
     source_dir, target = Path(os.path.abspath(str(source))), Path(os.path.abspath(str(name)))
+    if (source_dir / "scripts").is_dir():
+        raise InputError(f"{source}: is a package, with its code as scripts; give the bundle as the repository has it.")
     configs = _read_bundle(source_dir)
     _check_name(target)
     info = datalist_info(str(dataset_dir))

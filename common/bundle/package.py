@@ -22,6 +22,7 @@ NAME_IN_ZIP = "scripts"  # what MONAI Label unloads between bundles, and the mod
 MODEL_INFO = "model_info.json"
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip file can tell
 LEFT_OUT = ("__pycache__", ".DS_Store")
+NOT_PACKAGED = ("shipped_weights", "dataset_dir", "output_dir")  # weights become models/model.pt; no machine's folders
 
 
 def package(name: str, output: str = "dist", overlay: str | Sequence[str] | None = None, url: str = "") -> None:
@@ -122,6 +123,11 @@ def read_overlay(source: Path, overlay: str) -> tuple[str, dict[str, Any]]:
     values = read_config(path)
     if "run" in values or path.stem in ("metadata", "train", "inference"):
         raise InputError(f"{path}: is a command, not an overlay of settings; give one such as cpu.json.")
+    if "landmarks" in values:
+        raise InputError(
+            f"{path}: has other landmarks than the metadata of {source.name}; make a bundle of them with "
+            "python -m common.bundle new, and package that."
+        )
     return path.stem, values
 
 
@@ -136,7 +142,7 @@ def flattened(configs: Mapping[str, dict], values: dict[str, Any], label: str) -
         for stem, config in configs.items()
         if "run" in config or stem == "metadata" or not any(top_level(key) in inference for key in config)
     }
-    values = {key: value for key, value in values.items() if key != "shipped_weights"}  # they become models/model.pt
+    values = {key: value for key, value in values.items() if key not in NOT_PACKAGED}
     kept["train"] = merged(configs["train"], values)
     kept["inference"] = merged(inference, {key: value for key, value in values.items() if top_level(key) in inference})
     kept["metadata"] = {**configs["metadata"], "name": f"{configs['metadata']['name']} ({label})"}
@@ -184,7 +190,7 @@ def packaged_readme(source: Path, name: str) -> str:
     """The bundle's README with commands that run from the folder of the unpacked bundle."""
     text = (source / "docs" / "README.md").read_text(encoding="utf-8")
     text = text.replace(f"bundles/{source.name}/configs/", "configs/").replace(f"bundles/{source.name}", ".")
-    text = re.sub(r"(-m |')common\.", rf"\1{NAME_IN_ZIP}.", text)
+    text = re.sub(r"(-m |'|\$)common\.", rf"\1{NAME_IN_ZIP}.", text)
     text = re.sub(r"\[([^\]]*)\]\((?:\.\./){2,}[^)]*\)", r"\1", text)  # to files that are not in the zip
     text = text.replace("From the root of the repository:", "From the folder of this bundle:")
     if name == source.name:

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from ..data.cephalometric import CEPHALOMETRIC_LANDMARKS
 from ..metrics import error_statistics, radial_errors
 from .cephalometry import MEASUREMENTS, anatomical_types, cephalometric_measurements, type_agreement
 from .film import Film, evaluated_film
@@ -34,6 +35,7 @@ class CephalometricMeasure:
     """
 
     name = "cephalometric"
+    landmarks = CEPHALOMETRIC_LANDMARKS
 
     def __init__(
         self,

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..data.spine import SPINE_LANDMARKS
 from ..metrics import bootstrap_interval, bootstrap_over_images, radial_errors
 from .cobb import COBB_ANGLES, cobb_angles, cobb_smape, cobb_smape_per_film
 from .film import Film, evaluated_film
@@ -32,6 +33,7 @@ class SpineMeasure:
     """
 
     name = "spine"
+    landmarks = SPINE_LANDMARKS
 
     def __init__(self, angles_key: str = "cobb_angles") -> None:
         self.angles_key = angles_key

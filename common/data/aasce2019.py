@@ -16,7 +16,7 @@ from scipy.io import loadmat
 from tqdm import tqdm
 
 from ..errors import InputError
-from .datalist import tell, tell_lists, write_datalist
+from .datalist import tell, tell_lists, write_imported_datalist
 from .film_duplicates import film_thumbnail, pair_groups, same_films
 from .image_files import read_image
 from .spine import CORNERS, SPINE_LANDMARKS, VERTEBRAE
@@ -250,7 +250,7 @@ def import_aasce2019(
         tell("patients of published_test by numbers of the training films", known)
         content["published_test"] = [item(film) for film in published]
     goal.mkdir(parents=True, exist_ok=True)
-    write_datalist(
+    write_imported_datalist(
         goal,
         name=f"AASCE 2019 spine, fold {fold} of {folds}",
         phantom=False,

@@ -106,8 +106,8 @@ def changed_copies(
         number of images per list.
 
     Raises:
-        InputError: if a change is out of its range, the source is malformed, an image cannot be read or is no 2D image,
-            or the target is there already or cannot be written.
+        InputError: if a change is out of its range, the source is malformed or names no landmarks, an image cannot be
+            read or is no 2D image, or the target is there already or cannot be written.
     """
     for name, value, low, high in (
         ("degrees", degrees, 0, 90),
@@ -125,6 +125,8 @@ def changed_copies(
         raise InputError(f"{target}: is there already; give a new folder for the copies, or remove it.")
     info = datalist_info(source)
     names = info["landmarks"]
+    if names is None:
+        raise InputError(f"{source}: its datalist.json names no landmarks; list their names under 'landmarks'.")
     items = load_datalist(source, list_name)[::every]
     training = load_datalist(source, "training") if info["lists"].get("training") else []
     millimetres = MillimetreScaled(reference_points=reference_points, reference_length=reference_length)

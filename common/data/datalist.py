@@ -139,6 +139,23 @@ def write_datalist(dataset_dir: str | os.PathLike, **content: Any) -> Path:
     return path
 
 
+def write_imported_datalist(dataset_dir: str | os.PathLike, **content: Any) -> Path:
+    """`write_datalist` of an import, marked as `"imported"`; it may take the place of an earlier import's alone.
+
+    Raises:
+        InputError: also if the folder has a `datalist.json` that no import wrote.
+    """
+    path = Path(dataset_dir) / DATALIST
+    if path.exists():
+        try:
+            imported = json.loads(path.read_text(encoding="utf-8-sig")).get("imported") is True
+        except (OSError, ValueError, AttributeError):
+            imported = False
+        if not imported:
+            raise InputError(f"{path}: was not written by an import; give another --target, or move it away.")
+    return write_datalist(dataset_dir, imported=True, **content)
+
+
 def all_items(dataset_dir: str | os.PathLike, lists: Sequence[str] | str | None = None) -> list[dict[str, Any]]:
     """Items of all lists, or of those named, with absolute paths, each image once; no file is looked for.
 

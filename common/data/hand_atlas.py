@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from ..errors import InputError
-from .datalist import tell_lists, write_datalist
+from .datalist import tell_lists, write_imported_datalist
 from .hand import HAND_LANDMARKS
 from .splits import is_validation
 
@@ -99,7 +99,7 @@ def import_hand_atlas(
         print(f"{len(extra)} annotated images are in neither list of fold {fold}; they stand in the list 'all' alone.")
     if not content["training"] or not content["test"]:
         raise InputError(f"{root / 'images'}: holds no image of fold {fold}; put the images of the atlas there.")
-    write_datalist(
+    write_imported_datalist(
         goal,
         name=f"Digital Hand Atlas, fold {fold}",
         phantom=False,

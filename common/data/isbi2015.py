@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from ..errors import InputError
 from .cephalometric import CEPHALOMETRIC_LANDMARKS
-from .datalist import tell_lists, write_datalist
+from .datalist import tell_lists, write_imported_datalist
 from .film_duplicates import film_thumbnail, pair_groups, same_films
 from .image_files import read_image
 from .splits import is_validation
@@ -134,7 +134,7 @@ def import_isbi2015(
         lists["validation" if held_out else part_of[film]].append(item)
     tell_doctors(items.values())
     goal.mkdir(parents=True, exist_ok=True)
-    write_datalist(
+    write_imported_datalist(
         goal,
         name="ISBI 2015 cephalometric, " + ("mean of the two doctors" if truth == "mean" else OBSERVERS[truth]),
         phantom=False,

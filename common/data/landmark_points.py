@@ -3,7 +3,7 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,34 @@ import numpy as np
 from ..errors import InputError
 
 ABSENT = "absent"
+
+
+def names_of_all(names: Iterable[tuple[str, Sequence[str]]], otherwise: str = "") -> list[str]:
+    """Names of the landmarks of a set in the order of their appearance.
+
+    Args:
+        names: what an error message calls each source of landmarks, with the names that it has.
+        otherwise: what an error message advises beside mending the names.
+
+    Raises:
+        InputError: if landmarks have no names, or names of two sources differ in case, spaces, hyphens or underscores
+            alone.
+    """
+    first: dict[str, str] = {}
+    spelled: dict[str, str] = {}
+    for source, given in names:
+        own = {re.sub(r"[\s_-]", "", name).casefold(): name for name in given}
+        if "" in given:
+            raise InputError(f"{source}: has landmarks without a name; name them{otherwise}.")
+        for plain, name in own.items():
+            if len(own) == len(given) and spelled.setdefault(plain, name) != name:
+                raise InputError(
+                    f"{source}: names '{name}' what {first[spelled[plain]]} names '{spelled[plain]}'; write it in one "
+                    f"way{otherwise}."
+                )
+        for name in given:
+            first.setdefault(name, source)
+    return list(first)
 
 
 @dataclass(frozen=True)

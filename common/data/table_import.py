@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..errors import InputError
-from .datalist import tell_lists, write_datalist
+from .datalist import tell, tell_lists, write_imported_datalist
 from .image_listing import list_folder, list_images
-from .landmark_points import ABSENT, coordinates
+from .landmark_points import ABSENT, coordinates, is_finite_number, names_of_all
 from .splits import patients_of, random_lists
 
 # header names, in lower case, by what they mean; the second of each is what the bundles' predictions are called
 COLUMNS = {"image": ("image",), "name": ("name", "landmark")}
 PIXELS = {"x": ("x", "pixel_x"), "y": ("y", "pixel_y")}
+SHOWN = 20  # images of a list that are printed
 
 
 def read_points(
@@ -136,8 +137,11 @@ def import_table(
         number of images per list.
 
     Raises:
-        InputError: if the table is malformed or names no image of the folder, or a size of a list is none.
+        InputError: if the table is malformed, names no image of the folder or a landmark in two ways, a size of a list
+            or of a pixel is none, or the target holds a datalist that no import wrote.
     """
+    if spacing is not None and not (is_finite_number(spacing) and spacing > 0):
+        raise InputError(f"--spacing {spacing}: is no size of a pixel; give one positive number, the mm per pixel.")
     table = read_points(Path(points))
     files = image_files(images)
     annotated = [file for file in files if file in table]
@@ -153,7 +157,10 @@ def import_table(
             print(
                 f"left out, since they {what}: {', '.join(sorted(missing)[:10])}{' ...' if len(missing) > 10 else ''}"
             )
-    landmarks = list(dict.fromkeys(landmark for file in annotated for landmark in table[file]))
+    landmarks = names_of_all((f"{points}, {file}", list(table[file])) for file in annotated)
+    lacking = {file: [name for name in landmarks if name not in table[file]] for file in annotated}
+    told = [f"{file}: {', '.join(names)}" for file, names in lacking.items() if names]
+    tell("images that lack landmarks, which are taken as not annotated", told, SHOWN)
     patients = patients_of(annotated, groups)
     chosen = random_lists(patients, validation, test, seed)
     patient_of = dict(zip(annotated, patients))
@@ -167,5 +174,6 @@ def import_table(
         return entry | ({} if spacing is None else {"spacing": [spacing, spacing]})
 
     lists = {key: [item(annotated[i]) for i in indices] for key, indices in chosen.items()}
-    write_datalist(target, name=name or Path(images).resolve().name, phantom=False, landmarks=landmarks, **lists)
+    title = name or Path(images).resolve().name
+    write_imported_datalist(target, name=title, phantom=False, landmarks=landmarks, **lists)
     return tell_lists(target)

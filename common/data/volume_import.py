@@ -1,7 +1,6 @@
 """Importer of volumes with landmark files, one table of all landmarks, or label masks."""
 
 import os
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,10 +9,10 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import InputError
-from .datalist import tell, tell_lists, write_datalist
+from .datalist import tell, tell_lists, write_imported_datalist
 from .image_listing import IMAGE_ENDINGS
 from .landmark_files import LandmarkFile, match_landmarks
-from .landmark_points import ABSENT
+from .landmark_points import ABSENT, names_of_all
 from .splits import patients_of, random_lists
 from .volume_geometry import describe_geometries, read_geometry, spacing_doubt
 from .volume_landmarks import (
@@ -104,7 +103,8 @@ def import_volumes(
 
     pairs = paired(files, others, source, annotation)
     volumes = read_volumes({key: files[key] for key in pairs}, {key: others[pairs[key]] for key in pairs}, labels)
-    order = wanted or landmark_names(volumes)
+    names_there = ((str(volume.file or volume.image), volume.landmarks.names) for volume in volumes.values())
+    order = wanted or names_of_all(names_there, ", or give --names for all")
     volumes = in_order(volumes, order, MISSING[str(missing or "null")])
     if not volumes:
         raise InputError(f"{source}: no volume with landmarks is left; mend what is listed above.")
@@ -123,7 +123,7 @@ def import_volumes(
     if masks is not None:
         content = {"truth": "centroids of label masks", **content}
     title = name or Path(target).resolve().name
-    write_datalist(target, name=title, phantom=False, landmarks=order, **content)
+    write_imported_datalist(target, name=title, phantom=False, landmarks=order, **content)
     return tell_lists(target)
 
 
@@ -178,30 +178,6 @@ def read_volumes(
             dropped.append(str(error))
     tell("left out: unusable", dropped, SHOWN)
     return found
-
-
-def landmark_names(volumes: Mapping[str, AnnotatedVolume]) -> list[str]:
-    """Names of the landmarks of a set in the order of their appearance.
-
-    Raises:
-        InputError: if landmarks have no names, or names of different volumes differ in case, spaces or hyphens alone.
-    """
-    first: dict[str, str] = {}
-    spelled: dict[str, str] = {}
-    for volume in volumes.values():
-        source = volume.file or volume.image
-        own = {re.sub(r"[\s_-]", "", name).casefold(): name for name in volume.landmarks.names}
-        if "" in volume.landmarks.names:
-            raise InputError(f"{source}: has landmarks without a name; name them, or give --names for all in order.")
-        for plain, name in own.items():
-            if len(own) == len(volume.landmarks.names) and spelled.setdefault(plain, name) != name:
-                raise InputError(
-                    f"{source}: names '{name}' what {first[spelled[plain]]} names '{spelled[plain]}'; write it in one "
-                    "way, or choose with --names."
-                )
-        for name in volume.landmarks.names:
-            first.setdefault(name, str(source))
-    return list(first)
 
 
 def in_order(

@@ -10,6 +10,9 @@ class Measure(Protocol):
     name: str
     """Its key in metrics.json."""
 
+    landmarks: Sequence[str]
+    """Names of the landmarks that it is made of, in their order: an evaluation of others goes without it."""
+
     def clear(self) -> None:
         """Forget all images: an evaluation starts."""
 

@@ -17,6 +17,7 @@ from ..data.image_soundness import printable
 from ..data.landmark_tables import landmark_table
 from ..data.markups_files import markup_node, write_markup_nodes, write_markups
 from ..data.prediction_results import PlannedImage, PredictionResults
+from ..errors import InputError
 from ..transforms.coordinates import voxel_to_world, world_to_voxel
 from ..transforms.landmark_loading import to_file_space, upright_frame
 from ..transforms.millimetres import MillimetreScaled
@@ -154,17 +155,19 @@ def measurement_nodes(
         points: landmarks (N, D), the image's world RAS; those of a volume have no lines and angles.
         landmarks: N names.
         image_meta: meta of the image, with the file's `original_affine`, `plane_affine` and `spatial_shape`.
-        spacing: size of a file pixel in mm per axis, where the datalist states it; it counts before the file's own.
-
-    Raises:
-        InputError: if the spacing differs from that of the file by another factor on each axis.
+        spacing: size of a file pixel in mm per axis, where the datalist states it; it counts before the file's own. If
+            it differs from that by another factor on each axis, no millimetres are known.
     """
     if points.shape[-1] != 2:
         return []
     affine, size = upright_frame(image_meta)
     mm = float(image_meta.get("mm_per_world", np.nan))
     if spacing is not None:
-        mm = MillimetreScaled.by_spacing(spacing, image_meta)
+        try:
+            mm = MillimetreScaled.by_spacing(spacing, image_meta)
+        except InputError as error:
+            logger.warning("%s", error)
+            mm = np.nan
     nodes = []
     for markup in measurements(world_to_voxel(points, affine), landmarks, size, affine[:3, :2].norm(dim=0), mm):
         world = to_file_space(voxel_to_world(markup.points, affine), image_meta)[1].numpy()

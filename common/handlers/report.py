@@ -62,7 +62,8 @@ class LandmarkReport:
         thresholds: distances of the successful detection rate, in mm.
         protocol: whatever a reader must know to read the numbers: data, list, ground truth, how millimetres are made.
         max_overlays: number of overlay pictures.
-        measures: what to measure beside the radial error, such as `common.clinical.CephalometricMeasure`.
+        measures: what to measure beside the radial error, such as `common.clinical.CephalometricMeasure`, where the
+            landmarks are those that it is made of.
     """
 
     def __init__(
@@ -79,9 +80,16 @@ class LandmarkReport:
         self.thresholds = list(thresholds)
         self.protocol = dict(protocol or {})
         self.max_overlays = max_overlays
-        self.measures = list(measures)
+        self.measures = [measure for measure in measures if self.has_landmarks_of(measure)]
         self.cases: list[dict[str, Any]] = []
         self.stems: dict[str, int] = {}
+
+    def has_landmarks_of(self, measure: Measure) -> bool:
+        """Whether the landmarks are those that a measure is made of; logs where they are not."""
+        if list(measure.landmarks) == self.landmarks:
+            return True
+        logger.warning("%s: is not measured, since it needs the landmarks %s ...", measure.name, measure.landmarks[:3])
+        return False
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self.start)

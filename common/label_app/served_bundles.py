@@ -1,6 +1,7 @@
 """Which bundles a server offers, and where they and their weights lie."""
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,8 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 from ..errors import InputError
+
+logger = logging.getLogger(__name__)
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -34,12 +37,22 @@ class ServedBundle:
     def name(self) -> str:
         return self.folder.name
 
+    @property
+    def overlay_files(self) -> list[Path]:
+        """Path of the overlay, if there is one."""
+        if self.overlay is None:
+            return []
+        path = Path(self.overlay).expanduser()
+        return [path if path.suffix == ".json" else self.folder / "configs" / f"{self.overlay}.json"]
+
+    @property
+    def has_overlay(self) -> bool:
+        """Whether the overlay, if there is one, is a file."""
+        return all(path.is_file() for path in self.overlay_files)
+
     def config_files(self, name: str) -> list[str]:
         """Paths of "train" or "inference", with the overlay."""
-        files = [self.folder / "configs" / f"{name}.json"]
-        if self.overlay is not None:
-            path = Path(self.overlay).expanduser()
-            files.append(path if path.suffix == ".json" else self.folder / "configs" / f"{self.overlay}.json")
+        files = [self.folder / "configs" / f"{name}.json", *self.overlay_files]
         for path in files:
             if not path.is_file():
                 raise InputError(f"{path}: there is no such config of {self.name}; give another --conf overlay.")
@@ -76,7 +89,9 @@ def find_bundles(conf: Mapping[str, str]) -> dict[str, ServedBundle]:
     Args:
         conf: `bundles`, a folder of bundles (by default the `bundles` beside this package, or, where this package is
             the `scripts` of an unpacked bundle, the folder of that bundle); `models`, names separated by commas, or
-            "all"; `overlay`; `output`, a folder for what is trained (by default `output/monai_label` in each bundle).
+            "all", which leaves out those without the overlay; `overlay`; `output`, a folder for what is trained (by
+            default the bundle's `output`). Of each bundle it is `monai_label` there, or the bundle's name in a given
+            folder, with an overlay `monai_label_OVERLAY` or `NAME_OVERLAY`, since its weights are of another network.
 
     Raises:
         InputError: if there is no such folder, bundle or overlay.
@@ -86,14 +101,20 @@ def find_bundles(conf: Mapping[str, str]) -> dict[str, ServedBundle]:
     if not found:
         raise InputError(f"{folder}: holds no bundles; give their folder as --conf bundles FOLDER.")
     wanted = [name.strip() for name in (conf.get("models") or "all").split(",") if name.strip()]
-    wanted = list(found) if wanted == ["all"] else wanted
+    overlay = conf.get("overlay") or None
+    if wanted == ["all"]:
+        served = {name: ServedBundle(path, overlay, path) for name, path in found.items()}
+        wanted = [name for name, bundle in served.items() if bundle.has_overlay] or list(found)
+        if without := [name for name in found if name not in wanted]:
+            logger.warning("not served, since they have no overlay %s: %s.", overlay, ", ".join(without))
     if unknown := [name for name in wanted if name not in found]:
         raise InputError(f"{folder}: has no bundle {', '.join(unknown)}; choose --conf models of {', '.join(found)}.")
     output = Path(conf["output"]).expanduser().resolve() if conf.get("output") else None
+    suffix = f"_{Path(overlay).stem}" if overlay else ""
     bundles = {}
     for name in wanted:
-        own = output / name if output else found[name] / "output" / "monai_label"
-        bundles[name] = ServedBundle(found[name], conf.get("overlay") or None, own)
+        own = output / f"{name}{suffix}" if output else found[name] / "output" / f"monai_label{suffix}"
+        bundles[name] = ServedBundle(found[name], overlay, own)
         bundles[name].config_files("inference")
     return bundles
 

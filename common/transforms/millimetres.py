@@ -101,7 +101,8 @@ class MillimetreScaled(Transform):
         if not np.allclose(scales, scales[0], rtol=0.01):
             raise InputError(
                 f"{meta.get('filename_or_obj')}: the spacing {list(spacing)} of the datalist and that of the file "
-                f"({pixel.tolist()}) differ by another factor on each axis; correct one of them."
+                f"({pixel.tolist()}) differ by another factor on each axis; correct one of them, or save the "
+                "image in a format that states its spacing, such as MHA or NIfTI."
             )
         return float(scales[0])
 

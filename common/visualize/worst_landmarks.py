@@ -23,6 +23,7 @@ from .panels import beside, stacked, text_strip
 SHARE = 0.12  # of a film's longer side that a picture shows, more where prediction and truth lie farther apart
 SIZE = 400  # pixels of a film's picture
 COLUMNS = 5
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
 
 def draw_worst(errors: str, picture: str, count: int = 20) -> list[str]:
@@ -37,11 +38,15 @@ def draw_worst(errors: str, picture: str, count: int = 20) -> list[str]:
         the printed lines: error, landmark, image, confidence.
 
     Raises:
-        InputError: if the table is none of an evaluation, holds no measured error, or an image cannot be read.
+        InputError: if the table is none of an evaluation, holds no measured error, an image cannot be read, the picture
+            is none of these files, or the count is no number from 1 on.
     """
+    if type(count) is not int or count < 1:
+        raise InputError(f"{picture}: cannot show {count} landmarks; give a whole number from 1 on.")
+    path = Path(picture)
+    if path.suffix.lower() not in FORMATS or path.is_dir():
+        raise InputError(f"{picture}: is no file to write a picture to; give one that ends in {', '.join(FORMATS)}.")
     rows = read_rows(errors)
-    if count < 1:
-        raise InputError(f"{picture}: cannot show {count} landmarks; give a count of at least 1.")
     lines, drawn = [], []
     for row in rows[:count]:
         line = f"{row['error']:.2f} {row['unit']} {row['landmark']}, {Path(row['image']).name}"
@@ -49,10 +54,9 @@ def draw_worst(errors: str, picture: str, count: int = 20) -> list[str]:
         drawn.append(draw_case(row, line))
         print(lines[-1])
     page = stacked([beside(drawn[i : i + COLUMNS]) for i in range(0, len(drawn), COLUMNS)])
-    path = Path(picture)
     require_writable(path.parent)
     with replaced_atomically(path) as temporary:
-        page.save(temporary, format="JPEG" if path.suffix.lower() in (".jpg", ".jpeg") else "PNG")
+        page.save(temporary, format=FORMATS[path.suffix.lower()])
     return lines
 
 
@@ -91,7 +95,8 @@ def draw_case(row: Mapping[str, Any], title: str) -> Image.Image:
     image = image_loader(dims)(row["image"])
     if dims == 2:
         image = ResizeToFit(SIZE)(surroundings(image, world_to_voxel(world, image.affine).numpy()))
-    picture = overlay_picture(image, world[:1], world[1:], [""], size=SIZE if dims == 2 else 3 * SIZE)
+    size = SIZE if dims == 2 else 3 * SIZE
+    picture = overlay_picture(image, world[:1], world[1:], [""], size=size, unit=row["unit"])
     return stacked([text_strip([[(title, TEXT)]], picture.width), picture])
 
 

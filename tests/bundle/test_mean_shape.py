@@ -86,6 +86,11 @@ def test_confidence_and_shape_of_predictions_are_shown_beside_each_other(bundle,
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"{right}: 2 images, mean confidence 0.70 to 0.90, shape 0.00 to 0.00 from the mean"
     assert re.search("mean confidence 0.20 to 0.30, shape 0.[3-9]", lines[1])
+    right.write_text("image,pixel_x,pixel_y,confidence\n" + "a.png,,,0.5\n" * 4)
+    show_plausibility(str(bundle), str(right))
+    assert capsys.readouterr().out == f"{right}: 1 images, mean confidence 0.50 to 0.50, 1 without a shape\n"
+    with pytest.raises(InputError, match="give one landmarks.csv"):
+        show_plausibility(str(bundle))
     right.write_text("image,pixel_x,pixel_y,confidence\na.png,1,2,0.5\n")
     with pytest.raises(InputError, match="has not the 4 landmarks"):
         show_plausibility(str(bundle), str(right))

@@ -272,6 +272,7 @@ REFUSED = {
     "source is no bundle": ({"source": "knees"}, "is no bundle, for it has no configs/train.json"),
     "source is broken": ({"source": "broken"}, "broken/configs/train.json: is no well-formed JSON"),
     "source has no landmarks": ({"source": "foreign"}, "foreign/configs/inference.json: has no 'landmarks'"),
+    "source is a package": ({"source": "packaged"}, "packaged: is a package, with its code as scripts"),
     "source gives something else": ({"source": "grids"}, "grids: its network gives neither a heatmap nor"),
     "data set is not there": ({"dataset_dir": "nothing"}, "there is no such data set"),
     "data set has no names": ({"dataset_dir": "unnamed"}, "unnamed: its datalist names no landmarks"),
@@ -286,8 +287,9 @@ REFUSED = {
 def test_bad_input_is_refused_in_a_sentence_and_leaves_nothing(home, reason, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(home / "knees", tmp_path / "knees")
-    for path in ("bundles/taken", "broken", "foreign", "grids"):
+    for path in ("bundles/taken", "broken", "foreign", "grids", "packaged"):
         shutil.copytree(home / "bundles" / "scn_hand_knee", tmp_path / path)
+    Path("packaged/scripts").mkdir()
     Path("broken/configs/train.json").write_text('{"landmarks": [')
     Path("foreign/configs/inference.json").write_text('{"bundle_root": ".", "dataset_dir": "."}')
     metadata = Path("grids/configs/metadata.json")

@@ -88,6 +88,7 @@ def test_the_readme_in_a_zip_has_commands_and_links_that_work_there(release):
     for name in NAMES:
         text = contents(release / f"{name}_v{version(name)}.zip")[f"{name}/docs/README.md"].decode()
         assert "configs/train.json" in text and "bundles/" not in text and "-m common" not in text
+        assert not re.search(r"\bcommon\.", text)
         assert "](../" not in text and "'common." not in text and "From the folder of this bundle:" in text
 
 
@@ -160,6 +161,9 @@ def test_an_overlay_that_is_not_there_or_is_a_command_is_refused(tmp_path):
     for overlay, match in (("slimmest", "no such overlay"), ("evaluate", "not an overlay of settings")):
         with pytest.raises(InputError, match=match):
             package("scn_hand", output=str(tmp_path), overlay=overlay)
+    (tmp_path / "knee.json").write_text('{"landmarks": ["femur", "tibia"], "dataset_dir": "knees"}')
+    with pytest.raises(InputError, match="knee.json: has other landmarks than the metadata of scn_hand"):
+        package("scn_hand", output=str(tmp_path), overlay=str(tmp_path / "knee.json"))
     with pytest.raises(InputError, match="choose one of .*scn_hand"):
         package("scn_foot", output=str(tmp_path))
     assert list(tmp_path.glob("*.zip")) == []

@@ -23,7 +23,7 @@ from common.clinical import (
     success_classification_rate,
 )
 from common.clinical.film import evaluated_film
-from common.data import LandmarkImageReader, write_datalist
+from common.data import CEPHALOMETRIC_LANDMARKS, SPINE_LANDMARKS, LandmarkImageReader, write_datalist
 from common.handlers import LandmarkReport
 from common.transforms import LoadLandmarksd, MillimetreScaled
 
@@ -91,8 +91,7 @@ def cephalometric(tmp_path_factory):
         | {"spacing": [0.5, 0.5]} | ({"duplicate": True} if i == 2 else {})
         for i in range(4)
     ]  # fmt: skip
-    names = [str(n) for n in range(1, 20)]
-    return *evaluate(folder, items, CephalometricMeasure(), names), senior, junior, truth, pred
+    return *evaluate(folder, items, CephalometricMeasure(), CEPHALOMETRIC_LANDMARKS), senior, junior, truth, pred
 
 
 def test_the_report_rates_types_in_file_pixels_and_millimetres(cephalometric):
@@ -131,7 +130,7 @@ def test_the_printed_lines_tell_the_films_seen_once_the_types_and_the_human_line
     tables = {"landmarks": truth, "senior": senior, "junior": junior, "predicted": pred}
     items = [{key: table[i].tolist() for key, table in tables.items()} | {"spacing": [0.5, 0.5]} for i in range(3)]
     items[1]["duplicate"] = True
-    evaluate(tmp_path, items, CephalometricMeasure(thresholds=[1.0, 2.5]), [str(n) for n in range(1, 20)])
+    evaluate(tmp_path, items, CephalometricMeasure(thresholds=[1.0, 2.5]), CEPHALOMETRIC_LANDMARKS)
     once, types, human = capsys.readouterr().out.splitlines()[-3:]
     errors = 0.5 * np.linalg.norm(pred - truth, axis=-1)[[0, 2]]
     rates = [100 * (errors <= t).mean() for t in (1.0, 2.5)]
@@ -154,7 +153,7 @@ def test_the_printed_lines_tell_the_films_seen_once_the_types_and_the_human_line
 def test_films_without_duplicates_and_doctors_have_the_line_of_their_types_alone(tmp_path, capsys):
     points = heads(1, 0.0, 0)[0].tolist()
     items = [{"landmarks": points, "predicted": points, "spacing": [0.5, 0.5]}]
-    evaluate(tmp_path, items, CephalometricMeasure(), [str(n) for n in range(1, 20)])
+    evaluate(tmp_path, items, CephalometricMeasure(), CEPHALOMETRIC_LANDMARKS)
     before, types = capsys.readouterr().out.splitlines()[-2:]
     assert before.startswith("report: ") and types.startswith("success classification rate 100.00 % (ANB 100.0, ")
 
@@ -180,7 +179,7 @@ def test_observers_that_are_no_loaded_landmarks_are_told():
 def test_without_pixel_spacing_and_observers_the_overjet_alone_is_unknown(tmp_path):
     points = heads(1, 0.0, 0)[0].tolist()
     items = [{"landmarks": points, "predicted": [None, *points[1:]]}]
-    metrics, tables = evaluate(tmp_path, items, CephalometricMeasure(), [str(n) for n in range(1, 20)])
+    metrics, tables = evaluate(tmp_path, items, CephalometricMeasure(), CEPHALOMETRIC_LANDMARKS)
     block = metrics["cephalometric"]["all"]
     assert "doctors" not in block and "without_duplicates" not in metrics["cephalometric"]
     assert block["success_classification_rate"]["MW"] is None
@@ -205,7 +204,7 @@ def test_films_in_pixels_enter_no_mean_of_millimetres(tmp_path):
     points = heads(2, 0.0, 0)
     items = [{"landmarks": p.tolist(), "predicted": (p + [3, 4]).tolist()} for p in points]
     items[0]["spacing"] = [0.5, 0.5]
-    metrics, _ = evaluate(tmp_path, items, CephalometricMeasure(), [str(n) for n in range(1, 20)])
+    metrics, _ = evaluate(tmp_path, items, CephalometricMeasure(), CEPHALOMETRIC_LANDMARKS)
     block = metrics["cephalometric"]["all"]
     assert block["films"] == 2
     assert block["radial_error"]["count"] == 19 and block["radial_error"]["mean"] == pytest.approx(2.5)
@@ -231,7 +230,7 @@ def test_the_spine_report_has_cobb_angles_and_errors_of_the_image(tmp_path, caps
         for i in range(3)
     ]
     scaling = {"reference_points": L4_L5_CENTROIDS, "reference_length": L4_L5_MM}
-    metrics, tables = evaluate(tmp_path, items, SpineMeasure(), [str(n) for n in range(68)], **scaling)
+    metrics, tables = evaluate(tmp_path, items, SpineMeasure(), SPINE_LANDMARKS, **scaling)
     spine = metrics["spine"]
 
     fraction = (pred - truth) / SIZE
@@ -286,7 +285,7 @@ def test_an_evaluation_that_runs_again_forgets_the_first(tmp_path):
     for run in ("first", "second"):
         (tmp_path / run).mkdir()
         items = [{"landmarks": truth, "predicted": truth}]
-        metrics, _ = evaluate(tmp_path / run, items, measure, [str(n) for n in range(68)])
+        metrics, _ = evaluate(tmp_path / run, items, measure, SPINE_LANDMARKS)
     cobb = metrics["spine"]["cobb"]
     assert (cobb["films"], cobb["smape"]) == (1, 0.0)
     assert cobb["mean_absolute_difference"] == {"first": 0.0, "second": 0.0, "third": 0.0}
@@ -321,7 +320,7 @@ def test_a_film_is_measured_as_it_is_seen_however_its_file_lies(tmp_path, stored
     truth = torch.tensor(columns(1, 0).reshape(68, 2))
     pred = truth + torch.tensor(np.random.default_rng(5).normal(size=truth.shape))
     mm = torch.tensor(pixel, dtype=torch.float64)
-    measure, shape = SpineMeasure(), MeanShape(tmp_path, "training", [str(n) for n in range(68)])
+    measure, shape = SpineMeasure(), MeanShape(tmp_path, "training", SPINE_LANDMARKS)
     batch = {"mm_per_world": 1.0, "unit": "mm"}
     for each in (measure, shape):
         each.collect(batch, {"image": image, "pred": -(pred * mm)[None], "label": -(truth * mm)[None]})
@@ -331,7 +330,7 @@ def test_a_film_is_measured_as_it_is_seen_however_its_file_lies(tmp_path, stored
     assert measure.summary()["percent_of_image_height"] == pytest.approx(percent)
     inline = nibabel.affines.apply_affine(np.linalg.inv(affine), np.c_[-(truth * mm).numpy(), np.zeros(68)])[:, :2]
     item = {"image": "film.nii", "landmarks": inline.tolist()}
-    write_datalist(tmp_path, name="spine", phantom=True, landmarks=[str(n) for n in range(68)], training=[item])
+    write_datalist(tmp_path, name="spine", phantom=True, landmarks=SPINE_LANDMARKS, training=[item])
     assert shape.summary()["radial_error"]["mean"] == pytest.approx(0, abs=1e-4)
     assert shape.summary()["percent_of_image_height"] == pytest.approx(0, abs=1e-4)
 
@@ -339,9 +338,17 @@ def test_a_film_is_measured_as_it_is_seen_however_its_file_lies(tmp_path, stored
 def test_films_on_which_nothing_was_found_have_no_errors_and_no_intervals(tmp_path):
     truth = columns(2, 0).reshape(2, 68, 2).tolist()
     items = [{"landmarks": points, "predicted": [None] * 68} for points in truth]
-    metrics, _ = evaluate(tmp_path, items, SpineMeasure(), [str(n) for n in range(68)])
+    metrics, _ = evaluate(tmp_path, items, SpineMeasure(), SPINE_LANDMARKS)
     spine = metrics["spine"]
     assert spine["percent_of_image_height"] is None
     assert set(map(tuple, spine["ci95"].values())) == {(None, None)}
     assert spine["counting"]["films"] == spine["cobb"]["films"] == 0
     assert spine["cobb"]["ci95"]["smape"] == [None, None]
+
+
+def test_an_evaluation_of_other_landmarks_goes_without_the_measure(tmp_path, caplog):
+    points = [[50.0, 50.0], [90.0, 42.0]]
+    items = [{"label": points, "predicted": torch.tensor(points)[None].double()}]
+    metrics, tables = evaluate(tmp_path, items, CephalometricMeasure(), ["sella", "nasion"])
+    assert "cephalometric" not in metrics and list(tables) == ["errors.csv"] and metrics["overall"]["count"] == 2
+    assert "cephalometric: is not measured, since it needs the landmarks ('sella', 'nasion'" in caplog.text

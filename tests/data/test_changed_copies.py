@@ -109,6 +109,12 @@ def test_a_reference_of_known_length_gives_millimetres_to_copies_that_have_lost_
     assert item["spacing"] == pytest.approx([50 / np.hypot(20, 72)] * 2)
 
 
+def test_a_data_set_without_names_is_refused_since_its_files_may_have_any_order(copies, tmp_path):
+    write_datalist(tmp_path, name="unnamed", phantom=True, test=load_datalist(copies, "unchanged"))
+    with pytest.raises(InputError, match="names no landmarks; list their names under 'landmarks'"):
+        changed_copies(str(tmp_path), str(tmp_path / "copies"))
+
+
 def test_a_folder_that_is_there_is_refused_and_a_failure_leaves_nothing(copies, tmp_path):
     with pytest.raises(InputError, match="is there already"):
         changed_copies(str(copies.parent / "datalist.json"), str(copies.parent))

@@ -87,9 +87,40 @@ def test_films_of_one_name_in_two_folders_are_refused(folder):
         import_table(folder / "set", folder / "one.csv", folder / "new")
 
 
+def test_images_that_lack_landmarks_are_told(folder, capsys):
+    (folder / "some.csv").write_text("image,name,x,y\n0.png,tip,1,2\n0.png,base,1,2\n1.png,base,3,4\n")
+    import_table(folder / "films", folder / "some.csv", folder / "set", test=0, validation=0)
+    assert (
+        "images that lack landmarks, which are taken as not annotated (1):\n    1.png: tip" in capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize("spacing", [0, -0.1, [0.1, 0.2], "0,1", float("nan")])
+def test_a_size_of_a_pixel_that_is_none_is_refused(folder, spacing):
+    with pytest.raises(InputError, match="--spacing .* is no size of a pixel"):
+        import_table(folder / "films", folder / "points.csv", folder / "set", spacing=spacing)
+    assert not (folder / "set").exists()
+
+
+@pytest.mark.parametrize("content", ['{"training": []}', "no JSON", "[]"])
+def test_a_datalist_that_no_import_wrote_is_not_replaced(folder, content):
+    (folder / "films" / "datalist.json").write_text(content)
+    with pytest.raises(InputError, match="datalist.json"):
+        import_table(folder / "films", folder / "points.csv", folder / "films")
+    (folder / "set").mkdir()
+    (folder / "set" / "datalist.json").write_text(content)
+    (folder / "films" / "datalist.json").unlink()
+    with pytest.raises(InputError, match="was not written by an import; give another --target"):
+        import_table(folder / "films", folder / "points.csv", folder / "set")
+    assert (folder / "set" / "datalist.json").read_text() == content
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("image,name,x,y\n0.png,Tip,1,1\n1.png,tip,1,1\n", "names 'tip' what .*bad.csv, 0.png names 'Tip'"),
+        ("image,name,x,y\n0.png,a b,1,1\n1.png,a_b,1,1\n", "write it in one way"),
+        ("image,name,x,y\n0.png,,1,1\n", "has landmarks without a name"),
         ("file,name,x,y\n", "columns image,name,x,y"),
         ("image,name,x,y\n0.png,tip,nan,1\n", "line 2 has the coordinates"),
         ("image,name,x,y\n0.png,tip,1,1\n0.png,tip,2,2\n", "line 3 gives 'tip'"),

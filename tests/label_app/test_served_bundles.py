@@ -53,11 +53,26 @@ def test_weights_that_were_trained_on_the_server_come_last_and_count(folder):
     assert bundle.weights == [*places, str(folder / "out" / "a" / "model.pt")]
 
 
+def test_weights_of_one_overlay_are_not_taken_for_those_of_another(folder):
+    def weights(**conf):
+        return find_bundles({"bundles": str(folder), "models": "b", **conf})["b"].weights[-1]
+
+    assert weights() == str(folder / "b" / "output" / "monai_label" / "model.pt")
+    assert weights(overlay="cpu") == str(folder / "b" / "output" / "monai_label_cpu" / "model.pt")
+    assert weights(overlay="cpu", output=str(folder / "out")) == str(folder / "out" / "b_cpu" / "model.pt")
+
+
+def test_all_with_an_overlay_are_those_that_have_it(folder, caplog):
+    assert list(find_bundles({"bundles": str(folder), "overlay": "cpu"})) == ["b"]
+    assert "not served, since they have no overlay cpu: a." in caplog.text
+
+
 @pytest.mark.parametrize(
     "conf, sentence",
     [
         ({"models": "a,c,d"}, "has no bundle c, d; choose --conf models of a, b"),
-        ({"overlay": "cpu"}, "cpu.json: there is no such config of a; give another --conf overlay"),
+        ({"models": "b,a", "overlay": "cpu"}, "cpu.json: there is no such config of a; give another --conf overlay"),
+        ({"overlay": "slim"}, "slim.json: there is no such config of a; give another --conf overlay"),
         ({"bundles": "notes"}, "holds no bundles; give their folder as --conf bundles FOLDER"),
     ],
 )

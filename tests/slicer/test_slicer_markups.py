@@ -126,6 +126,15 @@ def test_the_angles_of_a_spine_are_its_cobb_angles(tmp_path, tiny_phantoms_of):
         assert np.allclose(line.points.mean(0)[:2], middle)
 
 
+def test_a_spacing_that_does_not_fit_the_file_costs_millimetres_and_no_points(tmp_path, tiny_phantoms_of, caplog):
+    path, corners = spine_of(tiny_phantoms_of("spine"))
+    data = PredictionDataset([{"image": path, "spacing": [1.0, 1.2]}])
+    markups = save(tmp_path, load(path), in_world(corners), SPINE_LANDMARKS, CobbAngleMarkups(), data)
+    assert len(load_markups(markups)[0].points) == len(SPINE_LANDMARKS)
+    assert [node.kind for node in load_markups(tmp_path / "measurements" / markups.name)].count("Angle") == 3
+    assert "differ by another factor on each axis" in caplog.text
+
+
 def test_the_angle_between_its_own_two_lines_is_that_of_the_node(tmp_path, tiny_phantoms_of):
     path, corners = spine_of(tiny_phantoms_of("spine"))
     save(tmp_path, load(path), in_world(corners), SPINE_LANDMARKS, CobbAngleMarkups())

@@ -63,6 +63,19 @@ def test_a_volume_is_shown_in_three_planes(tmp_path):
     assert page.format == "JPEG" and 2.5 * SIZE < page.width <= 3 * SIZE
 
 
+@pytest.mark.parametrize("count", ["all", 2.5, 0])
+def test_a_count_that_is_none_is_refused(tmp_path, count):
+    with pytest.raises(InputError, match="give a whole number from 1 on"):
+        draw_worst("errors.csv", str(tmp_path / "worst.png"), count)
+
+
+@pytest.mark.parametrize("name", ["folder.png", "worst.tif", "worst"])
+def test_a_picture_that_cannot_be_written_is_refused(tmp_path, name):
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(InputError, match=f"{name}: is no file to write a picture to"):
+        draw_worst("errors.csv", str(tmp_path / name))
+
+
 HEADER = "image,landmark,error,unit,status,confidence,predicted_x,predicted_y,true_x,true_y\n"
 
 
