@@ -1,3 +1,4 @@
+from .chain_decoding import along_chain
 from .deformation import RandAffineElastic, RandAffineElasticd
 from .heatmap_decoding import (
     HeatmapsToLandmarksd,

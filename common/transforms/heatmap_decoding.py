@@ -22,6 +22,7 @@ from monai.utils import TransformBackends, convert_to_tensor, ensure_tuple
 from scipy import ndimage
 
 from ..errors import InputError
+from .chain_decoding import along_chain
 from .coordinates import voxel_to_world
 
 
@@ -264,13 +265,17 @@ class HeatmapsToLandmarksd(MapTransform):
         image_key: the image, a MetaTensor of shape (C, *spatial) with a 4x4 affine.
         method: of `decode_heatmaps`.
         smoothing: of `decode_heatmaps`, in voxels.
+        chain: settings of `common.transforms.along_chain` (its `shape`, `members` and so on), where landmarks are those
+            of look-alike parts that follow each other: heatmaps are decoded where the best chain of parts has them,
+            and the confidence is the maximum there. None decodes each on its own.
         min_confidence: a landmark with less is absent, a row of +inf.
         confidence_key: where the confidences go, float32, shape (N,), on the CPU; one for each of `keys`.
         allow_missing_keys: pass over heatmaps that are not there.
         decoding: settings of the method.
 
     Raises:
-        InputError: when the method is unknown, the image has no affine, or heatmaps and image differ in size.
+        InputError: when the method is unknown, the image has no affine, heatmaps and image differ in size, or they are
+            none of the chain's.
     """
 
     backend = [TransformBackends.TORCH]
@@ -281,6 +286,7 @@ class HeatmapsToLandmarksd(MapTransform):
         image_key: str = "image",
         method: str = "parabola",
         smoothing: float = 0.0,
+        chain: Mapping[str, Any] | None = None,
         min_confidence: float = 0.0,
         confidence_key: KeysCollection = "confidence",
         allow_missing_keys: bool = False,
@@ -290,6 +296,7 @@ class HeatmapsToLandmarksd(MapTransform):
         self.image_key = image_key
         self.method = method
         self.smoothing = smoothing
+        self.chain = chain
         self.min_confidence = min_confidence
         self.confidence_keys = ensure_tuple(confidence_key)
         self.decoding = decoding
@@ -311,6 +318,8 @@ class HeatmapsToLandmarksd(MapTransform):
                     f"{tuple(heatmaps.shape[1:])} do not lie on the image of size {tuple(image.shape[1:])}; "
                     "bring both to one size before decoding."
                 )
+            if self.chain is not None:
+                heatmaps = along_chain(heatmaps, image.affine, **self.chain)
             points, confidence = decode_heatmaps(heatmaps.unsqueeze(0), self.method, self.smoothing, **self.decoding)
             confidence = confidence.detach().to("cpu", torch.float32)[0]
             points = points.detach().to("cpu", torch.float64)
