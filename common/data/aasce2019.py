@@ -199,8 +199,9 @@ def import_aasce2019(
     """Write `datalist.json` for the AASCE 2019 spine radiographs, with folds that keep patients together.
 
     Lists: `fold1`, `fold2`, ... divide the training films; `test` is the fold chosen, `training` and `validation` the
-    others; `published_test` are the films of `data/test`, where they and their labels are there. Items hold the three
-    published angles in degrees under `cobb_angles`. No spacing is known: millimetres come from L4 to L5.
+    others, and `all` all of them, for weights that are shipped; `published_test` are the films of `data/test`, where
+    they and their labels are there. Items hold the three published angles in degrees under `cobb_angles`. No spacing is
+    known: millimetres come from L4 to L5.
 
     Args:
         source: folder with `data/training/*.jpg` and `labels/training` (`filenames.csv`, `landmarks.csv`,
@@ -242,6 +243,7 @@ def import_aasce2019(
         "training": [item(film) for film in rest if not is_validation(film.group, validation)],
         "validation": [item(film) for film in rest if is_validation(film.group, validation)],
         "test": [item(film) for film, part in zip(films, parts) if part == fold - 1],
+        "all": [item(film) for film in films],
         **{f"fold{k + 1}": [item(f) for f, part in zip(films, parts) if part == k] for k in range(folds)},
     }
     if (root / "data" / "test").is_dir() and (root / "labels" / "test").is_dir():

@@ -67,7 +67,7 @@ def test_films_of_one_number_stay_in_one_fold_and_every_film_is_tested_once(tmp_
     assert items(tmp_path / "set", "test").keys() == folds[1].keys()
     for first, second in zip(NAMES[:10:2], NAMES[1:10:2]):
         assert sum(first in fold and second in fold for fold in folds) == 1
-    assert counts["training"] + counts["validation"] + counts["test"] == 12
+    assert counts["training"] + counts["validation"] + counts["test"] == counts["all"] == 12
     content = json.loads((tmp_path / "set" / "datalist.json").read_text())
     groups = [{item["group"] for item in content[name]} for name in ("training", "validation", "test")]
     assert not (groups[0] & groups[1] or groups[0] & groups[2] or groups[1] & groups[2])
