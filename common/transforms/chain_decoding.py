@@ -59,7 +59,7 @@ def along_chain(
     sideways: float = 0.5,
     background: float = 0.02,
     candidates: int = 8,
-    window: float = 0.5,
+    window: float = 0.4,
 ) -> torch.Tensor:
     """Heatmaps of one flat image, emptied but for where the best chain of parts has each landmark.
 
