@@ -190,7 +190,7 @@ def packaged_readme(source: Path, name: str) -> str:
     """The bundle's README with commands that run from the folder of the unpacked bundle."""
     text = (source / "docs" / "README.md").read_text(encoding="utf-8")
     text = text.replace(f"bundles/{source.name}/configs/", "configs/").replace(f"bundles/{source.name}", ".")
-    text = re.sub(r"(-m |'|\$)common\.", rf"\1{NAME_IN_ZIP}.", text)
+    text = re.sub(r"(-m |['$`])common\.", rf"\1{NAME_IN_ZIP}.", text)
     text = re.sub(r"\[([^\]]*)\]\((?:\.\./){2,}[^)]*\)", r"\1", text)  # to files that are not in the zip
     text = text.replace("From the root of the repository:", "From the folder of this bundle:")
     if name == source.name:
