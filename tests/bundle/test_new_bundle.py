@@ -6,8 +6,8 @@ import importlib.util
 import inspect
 import itertools
 import json
-import re
 import os
+import re
 import runpy
 import shutil
 import sys
