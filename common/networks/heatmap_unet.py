@@ -98,9 +98,8 @@ def block_layers(spatial_dims: int, in_channels: int, num_landmarks: int, stride
     upsampling = upsampling_to_image(spatial_dims, num_landmarks, stride)
     if stride == 1:
         return nn.Identity(), upsampling
-    return Conv[Conv.CONV, spatial_dims](
-        in_channels, in_channels * stride**spatial_dims, stride, stride=stride
-    ), upsampling
+    blocks = Conv[Conv.CONV, spatial_dims](in_channels, in_channels * stride**spatial_dims, stride, stride=stride)
+    return blocks, upsampling
 
 
 class HeatmapUNet(nn.Module):

@@ -111,9 +111,12 @@ def along_chain(
         each = direction.repeat_interleave(members, 0)
         # the distance of voxel v from a place p along direction d, (A v - p) . d, is linear in the voxel's coordinates
         slope, start = each @ axes, (places.flatten(0, 1) * each).sum(-1)
-        x, y = (torch.arange(count, dtype=torch.float64) for count in heatmaps.shape[1:])
+        slope, start, limit = (
+            values.to(heat.device, heat.dtype) for values in (slope, start, limit.repeat_interleave(members))
+        )
+        x, y = (torch.arange(count, device=heat.device) for count in heat.shape[1:])
         distance = (slope[:, :1] * x)[:, :, None] + (slope[:, 1:] * y)[:, None] - start[:, None, None]
-        inside &= (distance.abs() <= limit.repeat_interleave(members)[:, None, None]).to(inside.device)
+        inside &= distance.abs() <= limit[:, None, None]
     return torch.where(inside, heatmaps, heatmaps.amin((1, 2), keepdim=True).clamp(max=0.0))
 
 
