@@ -22,11 +22,12 @@ def grey_values(path: str) -> np.ndarray:
     return (np.asarray(picture.convert("RGB"), np.float32) @ np.float32([0.299, 0.587, 0.114])).T
 
 
-def averaging(size: int, smaller: int) -> np.ndarray:
-    """Matrix (smaller, size) that gives the mean of the pixels under each new one, as torch's mode "area" does."""
-    new, old = np.arange(smaller)[:, None], np.arange(size)
-    under = (old >= new * size // smaller) & (old < -(-(new + 1) * size // smaller))
-    return under / under.sum(1, keepdims=True)
+def resizing(size: int, new: int) -> np.ndarray:
+    """Matrix (new, size): the mean of the pixels under each new one, or linear interpolation where pixels grow."""
+    ends, old = np.arange(new + 1)[:, None] * size / new, np.arange(size)
+    mean = (np.minimum(ends[1:], old + 1) - np.maximum(ends[:-1], old)) * new / size
+    linear = 1 - np.abs(((ends[1:] + ends[:-1] - 1) / 2).clip(0, size - 1) - old)
+    return (mean if new <= size else linear).clip(0)
 
 
 def vertex(heat: np.ndarray, peak: int) -> float:
@@ -43,14 +44,13 @@ config = {key: value for path in configs for key, value in json.loads(Path(path)
 transforms = {each["_target_"].split(".")[-1]: each for each in config["preprocessing"]["transforms"]}
 grey, limits = grey_values(film), np.array(config["image_size"])
 fit = np.multiply(grey.shape, (limits / grey.shape).min()).round().astype(int)
-size = fit if "ResizeToFitd" in transforms else limits
-small = averaging(grey.shape[0], size[0]) @ grey @ averaging(grey.shape[1], size[1]).T
+size = fit if transforms["ResizeToFitd"].get("keep_aspect", True) else limits
+small = resizing(grey.shape[0], size[0]) @ grey @ resizing(grey.shape[1], size[1]).T
 low, high = (transforms["ScaleIntensityd"][key] for key in ("minv", "maxv"))
 small = (small - small.min()) / (small.max() - small.min()) * (high - low) + low
 start = (limits - size) // 2
 image = np.full(limits, low, np.float32)
 image[start[0] : start[0] + size[0], start[1] : start[1] + size[1]] = small
-
 (heatmaps,) = onnxruntime.InferenceSession(network).run(None, {"image": image[None, None]})[0]
 print("name,pixel_x,pixel_y,confidence")
 for name, heat in zip(config["landmarks"], heatmaps):

@@ -10,21 +10,10 @@ from monai.utils import ensure_tuple_rep
 from torch import nn
 from torch.nn import functional as F
 
+from ..transforms.resize_to_fit import averaging_weights
 from .cbam import CBAM
 from .heatmap_unet import ConcatenationUNet, block_layers
 from .unit_peak import UnitPeak
-
-
-def averaging_weights(size: int, reduced: int, like: torch.Tensor) -> torch.Tensor:
-    """Matrix (reduced, size) that averages a line of pixels over equal cells, pixels on an edge by their share.
-
-    torch's area interpolation lets cells overlap where they do not divide the line (300 into 32), and its ONNX
-    form is wrong at any size but that of the export; its antialiased linear one has no 3D.
-    """
-    edges = torch.arange(reduced + 1, device=like.device).unsqueeze(-1) * size / reduced
-    pixels = torch.arange(size, device=like.device)
-    overlap = torch.minimum(edges[1:], pixels + 1) - torch.maximum(edges[:-1], pixels)
-    return (overlap.clamp_min(0) * reduced / size).to(like.dtype)
 
 
 class GlobalContext(nn.Module):

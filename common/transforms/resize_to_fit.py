@@ -1,12 +1,54 @@
-"""Images as large as a size allows, with their aspect kept."""
+"""Images in another size, by the exact mean of the pixels under each new one."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from monai.config import KeysCollection
-from monai.transforms import MapTransform, Resize, Transform
-from monai.utils import ensure_tuple_rep
+from monai.data import MetaTensor
+from monai.data.utils import to_affine_nd
+from monai.transforms import MapTransform, Transform
+from monai.transforms.utils import scale_affine
+from monai.utils import convert_to_tensor, ensure_tuple_rep
+
+
+def averaging_weights(size: int, reduced: int, like: torch.Tensor) -> torch.Tensor:
+    """Matrix (reduced, size) that averages a line of pixels over equal cells, pixels on an edge by their share.
+
+    torch's area interpolation lets cells overlap where they do not divide the line, which moves what is seen by up
+    to half a pixel (400 into 384: 0.28 pixels root mean square), and its ONNX form is wrong at any size but that of
+    the export; its antialiased linear one has no 3D.
+    """
+    edges = torch.arange(reduced + 1, device=like.device).unsqueeze(-1) * size / reduced
+    pixels = torch.arange(size, device=like.device)
+    overlap = torch.minimum(edges[1:], pixels + 1) - torch.maximum(edges[:-1], pixels)
+    return (overlap.clamp_min(0) * reduced / size).to(like.dtype)
+
+
+def enlarging_weights(size: int, enlarged: int, like: torch.Tensor) -> torch.Tensor:
+    """Matrix (enlarged, size) that interpolates a line of pixels linearly; at its ends the last pixel goes on."""
+    centres = (torch.arange(enlarged, device=like.device).unsqueeze(-1) + 0.5) * size / enlarged - 0.5
+    distance = (centres.clamp(0, size - 1) - torch.arange(size, device=like.device)).abs()
+    return (1 - distance).clamp_min(0).to(like.dtype)
+
+
+def resized(image: torch.Tensor, spatial_size: Sequence[int]) -> torch.Tensor:
+    """(C, *spatial) with affine or without -> (C, *spatial_size) of float32; the outer edges stay where they are.
+
+    An axis that shrinks is averaged, one that grows is interpolated linearly.
+    """
+    out = convert_to_tensor(image, dtype=torch.float32, track_meta=False)
+    for axis, (size, new) in enumerate(zip(image.shape[1:], spatial_size), start=1):
+        if new != size:
+            weights = (averaging_weights if new < size else enlarging_weights)(size, new, out)
+            out = torch.matmul(out.transpose(axis, -1), weights.t()).transpose(axis, -1)
+    out = out.contiguous()
+    if not isinstance(image, MetaTensor):
+        return out
+    cells = to_affine_nd(len(image.affine) - 1, scale_affine(image.shape[1:], spatial_size))
+    out = MetaTensor(out).copy_meta_from(image)
+    out.affine = image.affine @ torch.as_tensor(cells).to(image.affine)
+    return out
 
 
 class ResizeToFit(Transform):
@@ -17,19 +59,21 @@ class ResizeToFit(Transform):
 
     Args:
         spatial_size: size to fit into, one for each axis, x first, or one for all.
-        mode: interpolation of `monai.transforms.Resize`.
+        keep_aspect: where false, every axis takes its size, whatever the aspect becomes.
     """
 
-    def __init__(self, spatial_size: int | Sequence[int], mode: str = "area") -> None:
+    def __init__(self, spatial_size: int | Sequence[int], keep_aspect: bool = True) -> None:
         self.spatial_size = spatial_size
-        self.mode = mode
+        self.keep_aspect = keep_aspect
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        """(C, *spatial) with affine -> (C, *smaller or equal to `spatial_size`, equal on one axis)."""
+        """(C, *spatial) with affine -> (C, *smaller or equal to `spatial_size`, equal on one axis or on all)."""
         shape = image.shape[1:]
         limits = ensure_tuple_rep(self.spatial_size, len(shape))
-        factor = min(limit / n for limit, n in zip(limits, shape))
-        return Resize([max(1, round(n * factor)) for n in shape], mode=self.mode)(image)
+        factors = [limit / n for limit, n in zip(limits, shape)]
+        if self.keep_aspect:
+            factors = [min(factors)] * len(shape)
+        return resized(image, [max(1, round(n * factor)) for n, factor in zip(shape, factors)])
 
 
 class ResizeToFitd(MapTransform):
@@ -38,7 +82,7 @@ class ResizeToFitd(MapTransform):
     Args:
         keys: images, each resized on its own.
         spatial_size: see `ResizeToFit`.
-        mode: see `ResizeToFit`.
+        keep_aspect: see `ResizeToFit`.
         allow_missing_keys: whether an item without the image is left as it is.
     """
 
@@ -46,11 +90,11 @@ class ResizeToFitd(MapTransform):
         self,
         keys: KeysCollection,
         spatial_size: int | Sequence[int],
-        mode: str = "area",
+        keep_aspect: bool = True,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.resize = ResizeToFit(spatial_size, mode)
+        self.resize = ResizeToFit(spatial_size, keep_aspect)
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         item = dict(data)

@@ -9,7 +9,6 @@ from torch.export import Dim
 
 from common.losses import HeatmapLoss
 from common.networks import CBAM, AppearanceContextNet, GlobalContext
-from common.networks.appearance_context_net import averaging_weights
 from common.transforms.heatmap_decoding import decode_heatmaps
 from common.transforms.heatmaps import draw_heatmaps
 
@@ -76,15 +75,6 @@ def test_the_grid_holds_averages_of_the_image():
     x = torch.randn(1, 2, 24, 32)
     reduced = GlobalContext(2, 1, 1, (6, 4), num_filters=2).reduce(x)
     torch.testing.assert_close(reduced, nn.functional.avg_pool2d(x, (4, 8)))
-
-
-def test_cells_that_cut_pixels_take_their_share():
-    weights = averaging_weights(300, 32, torch.zeros(()))
-    cell = 300 / 32
-    for i, j in ((0, 0), (0, 9), (1, 9), (1, 18), (31, 299), (31, 290), (5, 100)):
-        share = max(0.0, min(j + 1, (i + 1) * cell) - max(j, i * cell)) / cell
-        assert weights[i, j].item() == pytest.approx(share, abs=1e-6)
-    torch.testing.assert_close(weights.sum(1), torch.ones(32))
 
 
 def test_the_spines_context_covers_the_central_300_columns_and_is_zero_outside():

@@ -5,6 +5,7 @@ from monai.data import MetaTensor
 from monai.transforms import ResizeWithPadOrCrop
 
 from common.transforms import ResizeToFitd
+from common.transforms.resize_to_fit import averaging_weights, resized
 
 
 @pytest.mark.parametrize(
@@ -30,3 +31,37 @@ def test_a_point_keeps_its_place_in_the_world_through_fitting_and_padding():
     voxel = [(weights.sum(1 - axis) * np.arange(weights.shape[axis])).sum() / weights.sum() for axis in (0, 1)]
     world = padded.affine.numpy() @ [*voxel, 0, 1]
     assert np.allclose(world[:2], [85.5, 11.5], atol=1e-6)
+
+
+def test_every_axis_takes_its_size_where_the_aspect_is_not_kept():
+    image = MetaTensor(torch.rand(1, 90, 100), affine=torch.diag(torch.tensor([0.5, 0.25, 1.0, 1.0])))
+    filled = ResizeToFitd("image", [45, 60], keep_aspect=False)({"image": image})["image"]
+    assert filled.shape == (1, 45, 60)
+    assert np.allclose(
+        filled.affine, [[1, 0, 0, 0.25], [0, 0.25 / 0.6, 0, 0.125 * (1 / 0.6 - 1)], [0, 0, 1, 0], [0, 0, 0, 1]]
+    )
+
+
+@pytest.mark.parametrize("new", [37, 150, 289, 299, 300, 301, 340, 700])
+def test_nothing_moves_by_more_than_an_eighth_of_a_pixel(new):
+    ramp = (torch.arange(300.0) + 0.5)[None, :, None].expand(1, 300, 4)
+    found = resized(ramp, (new, 4))[0, :, 0] * new / 300 - 0.5  # where each new pixel sees itself
+    error = (found - torch.arange(new)).abs()
+    inner = error[3:-3]  # beyond the outer centres a growing line goes on as it ends
+    assert inner.max() < (1e-4 if new > 300 else 0.125 * new / 300)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.float64])
+def test_numbers_of_any_kind_are_averaged(dtype):
+    image = torch.tensor([[[0, 100], [200, 200], [100, 0]]], dtype=dtype)
+    torch.testing.assert_close(resized(image, (2, 1)), torch.tensor([[[100.0], [100.0]]]))
+    assert resized(image, (3, 2)).dtype == torch.float32
+
+
+def test_cells_that_cut_pixels_take_their_share():
+    weights = averaging_weights(300, 32, torch.zeros(()))
+    cell = 300 / 32
+    for i, j in ((0, 0), (0, 9), (1, 9), (1, 18), (31, 299), (31, 290), (5, 100)):
+        share = max(0.0, min(j + 1, (i + 1) * cell) - max(j, i * cell)) / cell
+        assert weights[i, j].item() == pytest.approx(share, abs=1e-6)
+    torch.testing.assert_close(weights.sum(1), torch.ones(32))
