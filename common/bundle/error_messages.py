@@ -5,7 +5,7 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 
 import fire.parser
@@ -71,14 +71,27 @@ def require_known_settings(arguments: Sequence[str]) -> None:
         return
     place = given["config_file"]
     files = arguments[place].partition("=")[2] or arguments[place + 1]
-    config = ConfigParser.load_config_files(fire.parser.DefaultParseValue(files))
-    known = {first_key(key) for key in config}
-    for name in given:
+    require_keys(given, fire.parser.DefaultParseValue(files), taken=inspect.signature(run).parameters)
+
+
+def require_keys(names: Iterable[str], config_file: str | Sequence[str], taken: Iterable[str] = ()) -> None:
+    """See that settings such as `iterations` or `train::dataset::data` are keys of config files.
+
+    Args:
+        names: of the settings, without hyphens.
+        config_file: one or several.
+        taken: names that are right without being keys; so are those that start with an underscore.
+
+    Raises:
+        InputError: if a setting is none, with the key that was perhaps meant.
+    """
+    known = {first_key(key) for key in ConfigParser.load_config_files(config_file)}
+    for name in names:
         key = first_key(name)
-        if key not in known and not key.startswith("_") and key not in inspect.signature(run).parameters:
+        if key not in known and not key.startswith("_") and key not in taken:
             similar = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
             hint = f"did you mean --{similar[0]}?" if similar else "the settings are the keys of the configs."
-            raise InputError(f"--{name}: is no setting of {files}; {hint}")
+            raise InputError(f"--{name}: is no setting of {config_file}; {hint}")
 
 
 def first_key(name: str) -> str:

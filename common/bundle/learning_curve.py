@@ -13,6 +13,7 @@ from monai.bundle import ConfigWorkflow
 from ..data import load_datalist
 from ..data.atomic_writing import replaced_atomically, write_atomically
 from ..errors import InputError
+from .error_messages import require_keys
 from .location import PACKAGE_NAME
 
 
@@ -60,7 +61,7 @@ def learning_curve(
         rows of the CSV.
 
     Raises:
-        InputError: if a config is missing or a size is none of the training list's.
+        InputError: if a config is missing, a size is none of the training list's, or an override is no setting.
     """
     sizes, networks, overlays = (
         list(given) if isinstance(given, (list, tuple)) else [given] for given in (sizes, networks, overlays)
@@ -69,6 +70,8 @@ def learning_curve(
     for name in (*overlays, *(n for n in networks if n)):
         if not (configs / f"{name}.json").is_file():
             raise InputError(f"{configs / name}.json: there is no such overlay; name one of {configs}.")
+    used = ["train", *overlays, *(n for n in networks if n), "evaluate"]
+    require_keys(overrides, [str(configs / f"{name}.json") for name in used])
     available = len(load_datalist(dataset_dir, "training"))
     for size in sizes:
         if size != "all" and not (type(size) is int and 0 < size <= available):

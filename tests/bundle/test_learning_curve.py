@@ -45,3 +45,9 @@ def test_more_images_than_there_are_is_refused(tiny_phantoms, tmp_path):
 def test_an_unknown_overlay_is_refused(tiny_phantoms, tmp_path):
     with pytest.raises(InputError, match="gpu.json: there is no such overlay"):
         learning_curve("bundles/scn_hand", str(tiny_phantoms), str(tmp_path), overlays=["gpu"])
+
+
+def test_a_misspelt_setting_is_refused(tiny_phantoms, tmp_path):
+    with pytest.raises(InputError, match="--iteration: is no setting of .*; did you mean --iterations?"):
+        learning_curve("bundles/scn_hand", str(tiny_phantoms), str(tmp_path), sizes=[2], iteration=4)
+    assert not list(tmp_path.iterdir())
