@@ -81,7 +81,10 @@ def problems(folder: Path, exports: bool = True) -> Iterator[str]:
         names, metadata, landmarks, inference_alone, imports, properties, readme_sections, links
     ]  # fmt: skip
     for each in checks:
-        yield from each(folder, configs)
+        found = list(each(folder, configs))
+        yield from found
+        if found and each is metadata:  # what else is to be compared may not be there
+            return
     if exports:
         yield from network(folder, configs)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 
 from ..data import load_datalist
 from ..data.atomic_writing import replaced_atomically, write_atomically
@@ -72,7 +72,8 @@ def learning_curve(
             raise InputError(f"{configs / name}.json: there is no such overlay; name one of {configs}.")
     used = ["train", *overlays, *(n for n in networks if n), "evaluate"]
     require_keys(overrides, [str(configs / f"{name}.json") for name in used])
-    available = len(load_datalist(dataset_dir, "training"))
+    training_list = overrides.get("training_list") or training_list_of(configs, ["train", *overlays])
+    available = len(load_datalist(dataset_dir, training_list))
     for size in sizes:
         if size != "all" and not (type(size) is int and 0 < size <= available):
             raise InputError(
@@ -102,6 +103,11 @@ def learning_curve(
             save_curve(rows, Path(output_dir))
     print(f"learning curve: {Path(output_dir) / 'learning_curve.csv'} and .png")
     return rows
+
+
+def training_list_of(configs: Path, names: Sequence[str]) -> str:
+    """The list that config files train on."""
+    return ConfigParser.load_config_files([str(configs / f"{name}.json") for name in names])["training_list"]
 
 
 def save_curve(rows: Sequence[dict[str, Any]], output_dir: Path) -> None:

@@ -131,7 +131,8 @@ class CephalometricMeasure:
         rates = blocks["all"]["success_classification_rate"]
         each = ", ".join(f"{m.name} {rates[m.name]:.1f}" for m in MEASUREMENTS)
         lines.append(f"success classification rate {rates['mean']:.2f} % ({each})")
-        if doctors := blocks["all"].get("doctors"):
+        doctors = blocks["all"].get("doctors")
+        if doctors and all(error["count"] for error in doctors["to_mean"].values()):
             means = ", ".join(f"{key} {error['mean']:.2f}" for key, error in doctors["to_mean"].items())
             agreement = doctors["type_agreement"]
             each = ", ".join(f"{m.name} {agreement[m.name]:.1f}" for m in MEASUREMENTS)

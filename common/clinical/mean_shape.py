@@ -1,5 +1,6 @@
 """The baseline that every model must beat: predicting the mean shape of the training set, whatever the image shows."""
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,12 +9,15 @@ import numpy as np
 import torch
 
 from ..data.datalist import datalist_info, load_datalist
+from ..errors import InputError
 from ..metrics import error_statistics, radial_errors
 from ..transforms.coordinates import voxel_to_world, world_to_voxel
 from ..transforms.landmark_loading import load_annotated, upright_frame
 from .film import Film, evaluated_film
 from .geometry import clinical_points
 from .spine_errors import image_fractions
+
+logger = logging.getLogger(__name__)
 
 
 def mean_shape_error(training_points: torch.Tensor, test_points: torch.Tensor) -> torch.Tensor:
@@ -98,13 +102,17 @@ class MeanShape:
     def summary(self) -> dict[str, Any]:
         if not datalist_info(self.dataset_dir)["lists"].get(self.list_name):
             return {}
-        items = load_datalist(self.dataset_dir, self.list_name, self.landmarks)
+        try:
+            items = load_datalist(self.dataset_dir, self.list_name, self.landmarks)
+            means = training_offsets if self.volumes else training_fractions
+            mean = means(items, self.landmarks).nanmean(0)
+        except InputError as error:  # the measured results are not lost with it
+            logger.warning("No error of the mean shape: %s", error)
+            return {}
         if self.volumes:
-            mean = training_offsets(items, self.landmarks).nanmean(0)
             unit, height = "mm", {}
             errors = [radial_errors(mean * scale, offsets * scale) for offsets, scale in self.volumes]
         else:
-            mean = training_fractions(items, self.landmarks).nanmean(0)
             guesses = [mean * torch.tensor(film.size) for film in self.films]
             pairs = [(film.scaled(p), film.scaled(film.truth)) for p, film in zip(guesses, self.films)]
             share = [radial_errors(p, truth) / film.height for (p, truth), film in zip(pairs, self.films)]
@@ -125,7 +133,7 @@ class MeanShape:
     def headline(self) -> str:
         result = self.result or self.summary()
         if not result:
-            return f"mean shape: no list '{self.list_name}' to make it of"
+            return f"mean shape: not measured, since the list '{self.list_name}' is missing or not whole"
         error = result["radial_error"]
         if not error["count"]:
             return f"mean shape: the list '{self.list_name}' has no annotations to make it of"

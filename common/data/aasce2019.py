@@ -16,6 +16,7 @@ from scipy.io import loadmat
 from tqdm import tqdm
 
 from ..errors import InputError
+from .atomic_writing import require_folder_name
 from .datalist import tell, tell_lists, write_imported_datalist
 from .film_duplicates import film_thumbnail, pair_groups, same_films
 from .image_files import read_image
@@ -218,6 +219,7 @@ def import_aasce2019(
     Raises:
         InputError: if the layout, a table or a setting is wrong, or there are fewer patients than folds.
     """
+    require_folder_name(target)
     root, goal = Path(source), Path(target)
     if not 1 <= fold <= folds or folds < 2:
         raise InputError(f"fold {fold} of {folds}: give at least two folds and one of these, counted from 1.")

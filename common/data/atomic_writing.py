@@ -23,6 +23,19 @@ def require_writable(folder: str | os.PathLike, setting: str = "output_dir") -> 
         raise InputError(f"{folder}: cannot be written ({error.strerror}); give another --{setting}.") from error
 
 
+def require_folder_name(folder: str | os.PathLike, setting: str = "target") -> None:
+    """See that a folder is one or can become one, without making it.
+
+    Raises:
+        InputError: if it, or what it would lie in, is a file.
+    """
+    for place in (path := Path(folder).absolute(), *path.parents):
+        if place.exists():
+            if not place.is_dir():
+                raise InputError(f"{folder}: cannot be a folder, {place} is a file; give another --{setting}.")
+            return
+
+
 @contextmanager
 def replaced_atomically(path: str | os.PathLike) -> Iterator[Path]:
     """A temporary path beside `path` to write to, moved there at the end of the block.

@@ -127,6 +127,7 @@ def changed_copies(
     names = info["landmarks"]
     if names is None:
         raise InputError(f"{source}: its datalist.json names no landmarks; list their names under 'landmarks'.")
+    require_reference(reference_points, reference_length, len(names))
     items = load_datalist(source, list_name)[::every]
     training = load_datalist(source, "training") if info["lists"].get("training") else []
     millimetres = MillimetreScaled(reference_points=reference_points, reference_length=reference_length)
@@ -161,6 +162,21 @@ def changed_copies(
     except OSError as error:
         raise InputError(f"{target}: cannot be written ({error.strerror}); choose another folder.") from error
     return tell_lists(root)
+
+
+def require_reference(points: Any, length: Any, count: int) -> None:
+    """See that there is no reference, or one of two landmarks, or two groups of them, and a length in mm."""
+    ends = (
+        [end if isinstance(end, (list, tuple)) else [end] for end in points] if type(points) in (list, tuple) else [0]
+    )
+    numbers = [number for end in ends for number in end]
+    if len(ends) not in (0, 2) or not all(type(n) is int and 0 <= n < count for n in numbers) or [] in ends:
+        raise InputError(
+            f"--reference_points {points}: are not two of the {count} landmarks, counted from 0; give them as [1,5], "
+            "or as [[0,1],[2,3]] for the middles of several."
+        )
+    if ends and not (isinstance(length, (int, float)) and 0 < length < float("inf")):
+        raise InputError(f"--reference_length {length}: is no positive number of millimetres; give one.")
 
 
 def with_square_pixels(image: MetaTensor) -> MetaTensor:

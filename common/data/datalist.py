@@ -27,7 +27,10 @@ DATALIST = "datalist.json"
 
 
 def load_datalist(
-    dataset_dir: str | os.PathLike, name: str = "training", landmarks: Sequence[str] | None = None
+    dataset_dir: str | os.PathLike,
+    name: str = "training",
+    landmarks: Sequence[str] | None = None,
+    observers: bool = True,
 ) -> list[dict[str, Any]]:
     """One list of a data set, with absolute paths, checked.
 
@@ -36,6 +39,8 @@ def load_datalist(
         name: which list.
         landmarks: the bundle's names in order; inline points are brought to it. Where the data set has another order,
             landmark files must name their points.
+        observers: whether the landmarks of observers are wanted too; where nothing loads them, those that are null do
+            not collate.
 
     Returns:
         one dictionary per image: "image", "landmarks" and those of observers (lists of points or paths), and
@@ -52,16 +57,18 @@ def load_datalist(
         raise InputError(f"{path}: has no list '{name}'; take one of {', '.join(lists) or 'none, for it has no list'}.")
     if not items:
         raise InputError(f"{path}: its list '{name}' is empty; add images or take another list.")
-    observers = _observers(content, path)
+    known = _observers(content, path)
     places = [f"{path}: item {number} of '{name}'" for number in range(len(items))]
-    items = [_absolute(item, path, place, observers) for item, place in zip(items, places)]
+    items = [_absolute(item, path, place, known) for item, place in zip(items, places)]
+    if not observers:
+        items = [{key: value for key, value in item.items() if key not in known} for item in items]
     seen = set()
     for item in items:
         if (real := os.path.realpath(item["image"])) in seen:
             raise InputError(f"{path}: its list '{name}' holds {item['image']} more than once; remove one.")
         seen.add(real)
     _check_files([item["image"] for item in items], f"{path}: list '{name}'", "image")
-    keys = ("landmarks", *observers)
+    keys = ("landmarks", *known)
     files = [item[key] for item in items for key in keys if isinstance(item.get(key), str)]
     _check_files(files, f"{path}: list '{name}'", "landmark file")
     order = _order(content.get("landmarks"), landmarks, path)
@@ -170,6 +177,7 @@ def all_items(dataset_dir: str | os.PathLike, lists: Sequence[str] | str | None 
             raise InputError(f"{path}: has no list '{name}'; take one of {', '.join(_list_names(content))}.")
         for number, item in enumerate(content[name]):
             item = _absolute(item, path, f"{path}: item {number} of '{name}'", _observers(content, path))
+            _check_spacing(item, path)
             found.setdefault(item["image"], item)
     if not found:
         raise InputError(f"{path}: lists no image; add some or take another list.")
@@ -210,14 +218,23 @@ def _observers(content: dict[str, Any], path: Path) -> tuple[str, ...]:
 
 
 def _absolute(item: Any, path: Path, place: str, observers: Sequence[str] = ()) -> dict[str, Any]:
-    """An item with its paths made absolute; `place` names it in messages."""
+    """An item with its paths made absolute and without what is null in it; `place` names it in messages."""
     if not (isinstance(item, dict) and isinstance(item.get("image"), str) and item["image"]):
         raise InputError(f"{place} names no image; give it a path under 'image'.")
-    item = {**item, "image": os.path.normpath(path.parent / item["image"])}
-    for key in ("landmarks", *observers):
+    item = {key: value for key, value in item.items() if value is not None}
+    for key in ("image", "landmarks", *observers):
         if isinstance(item.get(key), str):
-            item[key] = os.path.normpath(path.parent / item[key])
+            item[key] = _beside(path, item[key])
     return item
+
+
+def _beside(path: Path, name: str) -> str:
+    """The absolute path of a file that a datalist names, without `..` but where these lead up from a linked folder."""
+    joined = path.parent / name
+    plain = os.path.normpath(joined)
+    if ".." not in joined.parts or not os.path.exists(joined) or os.path.realpath(joined) == os.path.realpath(plain):
+        return plain
+    return str(joined)
 
 
 def _check_files(files: Sequence[str], place: str, kind: str) -> None:

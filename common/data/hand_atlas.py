@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from ..errors import InputError
+from .atomic_writing import require_folder_name
 from .datalist import tell_lists, write_imported_datalist
 from .hand import HAND_LANDMARKS
 from .splits import is_validation
@@ -54,6 +55,7 @@ def import_hand_atlas(
     Raises:
         InputError: if a file of the layout is missing or no listed image is there.
     """
+    require_folder_name(target)
     root, goal = Path(source), Path(target)
     lists = {name: root / "cv" / f"set{fold}" / f"{name}.txt" for name in ("train", "test")}
     for path in (root / "all.csv", root / "images", *lists.values()):

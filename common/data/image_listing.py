@@ -37,7 +37,10 @@ def list_images(path: str | os.PathLike, lists: Sequence[str] | str | None = Non
         raise InputError(f"{path}: there is no such file or folder; check the path.")
     if path.suffix.lower() == ".json" or os.path.isfile(path / DATALIST):
         # without landmarks: nobody needs them here, and those without a place do not collate
-        return [{key: item[key] for key in ("image", "spacing") if key in item} for item in all_items(path, lists)]
+        return [
+            {key: item[key] for key in ("image", "spacing") if item.get(key) is not None}
+            for item in all_items(path, lists)
+        ]
     if lists is not None:
         raise InputError(f"{path}: holds no {DATALIST}, so there is no list '{lists}'; leave the list out.")
     if not os.path.isdir(path):

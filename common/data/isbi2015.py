@@ -10,6 +10,7 @@ import torch
 from tqdm import tqdm
 
 from ..errors import InputError
+from .atomic_writing import require_folder_name
 from .cephalometric import CEPHALOMETRIC_LANDMARKS
 from .datalist import tell_lists, write_imported_datalist
 from .film_duplicates import film_thumbnail, pair_groups, same_films
@@ -94,6 +95,7 @@ def import_isbi2015(
     Raises:
         InputError: if the layout or a setting is wrong, or there is no training film with annotation.
     """
+    require_folder_name(target)
     root, goal = Path(source), Path(target)
     if truth not in TRUTHS:
         raise InputError(f"truth '{truth}': there is no such ground truth; take one of {', '.join(TRUTHS)}.")

@@ -124,17 +124,28 @@ class PredictionResults:
 
         Raises:
             InputError: if the folder cannot be written, or holds results of these images by other weights or settings,
-                or files of the names of results that no prediction wrote, such as annotations.
+                results of other images of the same names, or files of the names of results that no prediction wrote,
+                such as annotations.
         """
         require_writable(self.folder)
         stems: dict[str, int] = {}
-        plan, foreign = [], 0
+        plan, foreign, others = [], 0, {}
         for item in data:
             source, stem = image_source(item), unique_stem(item["image"], stems)
             record = self.read(stem) if resume else {}
             done = record.get("source") == source and self.is_complete(stem)
             foreign += done and record["digest"] != self.digest
+            if (owner := record.get("source", source)["image"]) != source["image"]:
+                others[owner] = self.markups(stem)
             plan.append(PlannedImage(dict(item), stem, source, done))
+        for image in plan:  # what other images of one name leave to each other in a folder is done again
+            others.pop(image.source["image"], None)
+        if others:
+            owner, file = next(iter(others.items()))
+            raise InputError(
+                f"{file}: is the result of {printable(owner)}, another image of this name; give another --output_dir, "
+                "or predict in its place with --resume False."
+            )
         if foreign:
             raise InputError(
                 f"{self.folder}: holds results of {foreign} of these {len(plan)} images by other weights, landmarks or "

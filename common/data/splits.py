@@ -72,8 +72,10 @@ def random_lists(groups: Sequence[str], validation: float, test: float, seed: in
         seed: of the choice.
 
     Raises:
-        InputError: if a size is negative or no whole number, or no image is left for training.
+        InputError: if a size or the seed is negative or no whole number, or no image is left for training.
     """
+    if type(seed) is not int or seed < 0:
+        raise InputError(f"seed {seed}: is no whole number from 0 on; give one that is.")
     total = len(groups)
     wanted = {"test": _list_size(test, total, "test"), "validation": _list_size(validation, total, "validation")}
     members: dict[str, list[int]] = {}

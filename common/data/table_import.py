@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..errors import InputError
+from .atomic_writing import require_folder_name
 from .datalist import tell, tell_lists, write_imported_datalist
 from .image_listing import list_folder, list_images
 from .landmark_points import ABSENT, coordinates, is_finite_number, names_of_all
@@ -140,6 +141,7 @@ def import_table(
         InputError: if the table is malformed, names no image of the folder or a landmark in two ways, a size of a list
             or of a pixel is none, or the target holds a datalist that no import wrote.
     """
+    require_folder_name(target)
     if spacing is not None and not (is_finite_number(spacing) and spacing > 0):
         raise InputError(f"--spacing {spacing}: is no size of a pixel; give one positive number, the mm per pixel.")
     table = read_points(Path(points))

@@ -9,6 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import InputError
+from .atomic_writing import require_folder_name
 from .datalist import tell, tell_lists, write_imported_datalist
 from .image_listing import IMAGE_ENDINGS
 from .landmark_files import LandmarkFile, match_landmarks
@@ -81,6 +82,7 @@ def import_volumes(
         InputError: if a setting, table or layout is wrong, names of landmarks differ in their spelling alone, or no
             volume with landmarks is left.
     """
+    require_folder_name(target)
     if sum(setting is not None for setting in (landmarks, points, masks)) > 1:
         raise InputError("--landmarks, --points and --masks are three sources of landmarks; give one of them.")
     if str(missing or "null") not in MISSING:

@@ -118,7 +118,9 @@ class SaveLandmarks:
                 write_markup_nodes(self.results.measurements(planned.stem), nodes)
         if self.overlays:
             title = f"{Path(planned.path).name}  lowest confidence {min(confidence):.2f}"
-            picture = overlay_picture(image, pred, None, self.landmarks, title)
+            scale = mm_per_world(image.meta, planned.item.get("spacing"))
+            scale = scale if np.isfinite(scale) else 1.0
+            picture = overlay_picture(image, pred, None, self.landmarks, title, mm_per_world=scale)
             with replaced_atomically(self.results.overlay(planned.stem)) as temporary:
                 picture.save(temporary, format="PNG")
         table = landmark_table(planned.path, self.landmarks, pixels, world, confidence, spread)
@@ -161,13 +163,7 @@ def measurement_nodes(
     if points.shape[-1] != 2:
         return []
     affine, size = upright_frame(image_meta)
-    mm = float(image_meta.get("mm_per_world", np.nan))
-    if spacing is not None:
-        try:
-            mm = MillimetreScaled.by_spacing(spacing, image_meta)
-        except InputError as error:
-            logger.warning("%s", error)
-            mm = np.nan
+    mm = mm_per_world(image_meta, spacing)
     nodes = []
     for markup in measurements(world_to_voxel(points, affine), landmarks, size, affine[:3, :2].norm(dim=0), mm):
         world = to_file_space(voxel_to_world(markup.points, affine), image_meta)[1].numpy()
@@ -178,3 +174,19 @@ def measurement_nodes(
         display = {"propertiesLabelVisibility": markup.kind == "Angle", "pointLabelsVisibility": False}
         nodes.append(markup_node(markup.kind, world, markup.labels, None, markup.name, told, display))
     return nodes
+
+
+def mm_per_world(image_meta: Mapping[str, Any], spacing: Sequence[float] | None) -> float:
+    """How many millimetres a unit of an image's world is, NaN where that is not known.
+
+    Args:
+        image_meta: of the image; what it says itself stands under "mm_per_world".
+        spacing: size of a file pixel in mm per axis, where the datalist states it; it counts before the file's own.
+    """
+    if spacing is None:
+        return float(image_meta.get("mm_per_world", np.nan))
+    try:
+        return MillimetreScaled.by_spacing(spacing, image_meta)
+    except InputError as error:
+        logger.warning("%s", error)
+        return np.nan

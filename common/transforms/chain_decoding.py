@@ -99,7 +99,10 @@ def along_chain(
         return heatmaps
     chain = chain.scaled(scale)
     parts = part_heatmaps(heat, chain.offsets.flatten(0, 1) @ axes.inverse().T, members)
-    middles = best_chain(parts, chain, axes, tolerance, sideways, background, candidates) @ axes.T
+    middles = best_chain(parts, chain, axes, tolerance, sideways, background, candidates)
+    if middles is None:
+        return heatmaps
+    middles = middles @ axes.T
     around = tangents(middles[1:] - middles[:-1])
     turns = around * tangents(chain.steps).conj()  # of a part against the mean shape, as numbers on the unit circle
     places = middles[:, None] + turned(chain.offsets, turns)
@@ -163,8 +166,10 @@ def best_chain(
     sideways: float,
     background: float,
     candidates: int,
-) -> torch.Tensor:
-    """Places (P, 2) in voxels of the chain's parts; further arguments as of `along_chain`.
+) -> torch.Tensor | None:
+    """Places (P, 2) in voxels of the chain's parts, None where no candidates follow each other along its axis.
+
+    Further arguments are those of `along_chain`.
 
     Args:
         parts: heatmaps of the parts' middles (P, W, H).
@@ -190,6 +195,8 @@ def best_chain(
         ways = total[:, None] - torch.where(step @ chain.axis > 0, cost, torch.inf)
         before.append(ways.argmax(0))
         total = ways.amax(0) + scores[number]
+    if not total.max().isfinite():
+        return None
     path = [int(total.argmax())]
     for way in reversed(before):
         path.append(int(way[path[-1]]))

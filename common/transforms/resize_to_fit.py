@@ -19,10 +19,10 @@ def averaging_weights(size: int, reduced: int, like: torch.Tensor) -> torch.Tens
     to half a pixel (400 into 384: 0.28 pixels root mean square), and its ONNX form is wrong at any size but that of
     the export; its antialiased linear one has no 3D.
     """
-    edges = torch.arange(reduced + 1, device=like.device).unsqueeze(-1) * size / reduced
-    pixels = torch.arange(size, device=like.device)
-    overlap = torch.minimum(edges[1:], pixels + 1) - torch.maximum(edges[:-1], pixels)
-    return (overlap.clamp_min(0) * reduced / size).to(like.dtype)
+    cells = torch.arange(reduced + 1, device=like.device).unsqueeze(-1) * size  # in whole numbers: pixels x reduced
+    pixels = torch.arange(size, device=like.device) * reduced
+    overlap = torch.minimum(cells[1:], pixels + reduced) - torch.maximum(cells[:-1], pixels)
+    return overlap.clamp_min(0).to(like.dtype) / size
 
 
 def enlarging_weights(size: int, enlarged: int, like: torch.Tensor) -> torch.Tensor:
@@ -35,14 +35,16 @@ def enlarging_weights(size: int, enlarged: int, like: torch.Tensor) -> torch.Ten
 def resized(image: torch.Tensor, spatial_size: Sequence[int]) -> torch.Tensor:
     """(C, *spatial) with affine or without -> (C, *spatial_size) of float32; the outer edges stay where they are.
 
-    An axis that shrinks is averaged, one that grows is interpolated linearly.
+    An axis that shrinks is averaged, one that grows is interpolated linearly. What is equal everywhere stays equal.
     """
     out = convert_to_tensor(image, dtype=torch.float32, track_meta=False)
+    low = out.amin()  # rounding errors are those of the contrast, not of the grey values
+    out = out - low
     for axis, (size, new) in enumerate(zip(image.shape[1:], spatial_size), start=1):
         if new != size:
             weights = (averaging_weights if new < size else enlarging_weights)(size, new, out)
             out = torch.matmul(out.transpose(axis, -1), weights.t()).transpose(axis, -1)
-    out = out.contiguous()
+    out = (out + low).contiguous()
     if not isinstance(image, MetaTensor):
         return out
     cells = to_affine_nd(len(image.affine) - 1, scale_affine(image.shape[1:], spatial_size))

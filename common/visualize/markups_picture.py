@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from ..data.markups_files import TO_RAS
 from ..errors import InputError
-from ..transforms.coordinates import world_to_voxel
+from ..transforms.coordinates import voxel_to_world, world_to_voxel
 from ..transforms.landmark_loading import image_loader
 from .overlay import ERROR, PREDICTION, TEXT, grey_picture, picture_font
 
@@ -53,7 +53,9 @@ def draw_markups(
 
     for path in markups:
         for node, labels, world in _nodes(path):
-            pixels = world_to_voxel(torch.from_numpy(world), affine)[:, :2].numpy()
+            in_file = world_to_voxel(torch.from_numpy(world), affine)[:, :2]
+            upright = voxel_to_world(in_file, plane.meta["original_affine"])  # flipped or swapped axes are turned
+            pixels = world_to_voxel(upright, plane.affine).numpy()
             places = (pixels + 0.5) * factor - 0.5
             if node["type"] in ("Line", "Angle"):
                 color = LINE if node["type"] == "Line" else ANGLE

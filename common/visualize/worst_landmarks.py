@@ -96,7 +96,9 @@ def draw_case(row: Mapping[str, Any], title: str) -> Image.Image:
     if dims == 2:
         image = ResizeToFit(SIZE)(surroundings(image, world_to_voxel(world, image.affine).numpy()))
     size = SIZE if dims == 2 else 3 * SIZE
-    picture = overlay_picture(image, world[:1], world[1:], [""], size=size, unit=row["unit"])
+    distance = float((world[0] - world[1]).norm())
+    scale = row["error"] / distance if distance else 1.0  # the datalist's millimetres, which may not be the file's
+    picture = overlay_picture(image, world[:1], world[1:], [""], size=size, mm_per_world=scale, unit=row["unit"])
     return stacked([text_strip([[(title, TEXT)]], picture.width), picture])
 
 

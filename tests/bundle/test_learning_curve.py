@@ -5,6 +5,7 @@ import csv
 import pytest
 
 from common.bundle.learning_curve import learning_curve
+from common.data import load_datalist
 from common.errors import InputError
 
 TINY = {
@@ -51,3 +52,9 @@ def test_a_misspelt_setting_is_refused(tiny_phantoms, tmp_path):
     with pytest.raises(InputError, match="--iteration: is no setting of .*; did you mean --iterations?"):
         learning_curve("bundles/scn_hand", str(tiny_phantoms), str(tmp_path), sizes=[2], iteration=4)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_list_that_is_trained_on_is_counted(tiny_phantoms, tmp_path):
+    validation = len(load_datalist(tiny_phantoms, "validation"))
+    with pytest.raises(InputError, match=f"--sizes 500: .* of the {validation} in the training list"):
+        learning_curve("bundles/scn_hand", str(tiny_phantoms), str(tmp_path), sizes=[500], training_list="validation")

@@ -115,7 +115,7 @@ def test_the_headline_tells_the_error_and_what_it_is_made_of(tmp_path):
 def test_a_data_set_without_a_training_list_has_no_baseline(tmp_path):
     measure = evaluated(tmp_path, MeanShape(dataset(tmp_path, []), "training", NAMES))
     assert measure.summary() == {} and measure.tables() == {}
-    assert measure.headline() == "mean shape: no list 'training' to make it of"
+    assert measure.headline() == "mean shape: not measured, since the list 'training' is missing or not whole"
 
 
 def test_an_evaluation_that_runs_again_forgets_the_first(tmp_path):
@@ -131,3 +131,12 @@ def test_the_result_can_stand_in_json(tmp_path):
     measure = evaluated(tmp_path, MeanShape(dataset(tmp_path), "training", NAMES), no_truth)
     result = json.loads(json.dumps(json_safe(measure.summary()), allow_nan=False))
     assert result["radial_error"]["count"] == 0 and result["percent_of_image_height"] is None
+
+
+def test_a_training_image_that_is_not_there_costs_the_baseline_alone(tmp_path, caplog):
+    measure = evaluated(tmp_path, MeanShape(folder := dataset(tmp_path), "training", NAMES))
+    assert measure.summary()
+    measure.result = {}
+    (folder / "0.png").unlink()
+    assert measure.summary() == {} and "is missing or not whole" in measure.headline()
+    assert "No error of the mean shape" in caplog.text

@@ -165,3 +165,19 @@ def test_a_change_out_of_its_range_is_refused(copies, tmp_path, name, value):
     with pytest.raises(InputError, match=f"^--{name} {value}: is not between"):
         changed_copies(str(copies.parent), str(tmp_path / "copies"), **{name: value})
     assert not (tmp_path / "copies").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"reference_points": [0, 99]}, "are not two of the"),
+        ({"reference_points": 3}, "are not two of the"),
+        ({"reference_points": [[0, 1], []]}, "are not two of the"),
+        ({"reference_points": [0, 1], "reference_length": "x"}, "is no positive number of millimetres"),
+        ({"reference_points": [0, 1]}, "is no positive number of millimetres"),
+    ],
+)
+def test_a_reference_that_is_none_is_refused(copies, tmp_path, settings, match):
+    with pytest.raises(InputError, match=match):
+        changed_copies(str(copies.parent), str(tmp_path / "copies"), **settings)
+    assert not (tmp_path / "copies").exists()

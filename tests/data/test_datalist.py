@@ -4,7 +4,7 @@ import os
 import numpy as np
 import pytest
 
-from common.data import datalist_info, load_datalist, write_datalist
+from common.data import datalist_info, list_images, load_datalist, write_datalist
 from common.errors import InputError
 
 NAMES = ["a", "b", "c"]
@@ -147,3 +147,36 @@ def test_a_datalist_that_cannot_be_written_leaves_the_old_one(tmp_path):
             write_datalist(tmp_path, training=[{"image": "x.png", "landmarks": [[bad, 1]]}])
     assert (tmp_path / "datalist.json").read_text() == before
     assert sorted(os.listdir(tmp_path)) == ["datalist.json", "x.png", "y.png"]
+
+
+def test_paths_lead_up_from_where_a_linked_folder_lies(tmp_path):
+    (tmp_path / "data" / "list").mkdir(parents=True)
+    (tmp_path / "home" / "images").mkdir(parents=True)
+    for place in ("data", "home"):
+        (tmp_path / place / "images").mkdir(exist_ok=True)
+        (tmp_path / place / "images" / "x.png").touch()
+    write_datalist(tmp_path / "data" / "list", training=[{"image": "../images/x.png"}])
+    (tmp_path / "home" / "list").symlink_to(tmp_path / "data" / "list")
+    found = load_datalist(tmp_path / "home" / "list")[0]["image"]
+    assert os.path.samefile(found, tmp_path / "data" / "images" / "x.png")
+    assert load_datalist(tmp_path / "data" / "list")[0]["image"] == str(tmp_path / "data" / "images" / "x.png")
+    (tmp_path / "data" / "images" / "x.png").unlink()  # written there before the folder was linked
+    assert load_datalist(tmp_path / "home" / "list")[0]["image"] == str(tmp_path / "home" / "images" / "x.png")
+
+
+def test_what_is_null_in_an_item_is_left_out_and_observers_where_they_are_not_wanted(tmp_path):
+    item = {"image": "x.png", "landmarks": POINTS, "spacing": None, "group": None, "senior": POINTS}
+    folder = dataset(tmp_path, training=[item])
+    content = json.loads((folder / "datalist.json").read_text())
+    write_datalist(folder, **content, observers={"senior": "the first"})
+    expected = {"image": str(tmp_path / "x.png"), "landmarks": POINTS}
+    assert load_datalist(folder) == [{**expected, "senior": POINTS}]
+    assert load_datalist(folder, observers=False) == [expected]
+
+
+@pytest.mark.parametrize("spacing", [[0, 0], [0.1, None], [-0.1, 0.1], "x"])
+def test_predictions_take_no_spacing_that_is_none(tmp_path, spacing):
+    item = {"image": "x.png", "spacing": spacing}
+    with pytest.raises(InputError, match="give positive mm per pixel and axis"):
+        list_images(dataset(tmp_path, training=[item]))
+    assert list_images(dataset(tmp_path, training=[{**item, "spacing": None}])) == [{"image": str(tmp_path / "x.png")}]

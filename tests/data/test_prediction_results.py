@@ -71,15 +71,21 @@ def test_unlikely_landmarks_stand_in_the_table_and_their_reasons_beside_it(items
     assert not results.unlikely.exists()
 
 
-def test_results_of_another_image_of_that_name_do_not_count(items, tmp_path):
+def test_results_of_another_image_of_that_name_stay(items, tmp_path):
     results = PredictionResults(tmp_path / "out", "digest", overlays=False)
     finish(results, results.plan(items)[0])
     (tmp_path / "other").mkdir()
     os.link(tmp_path / "a.png", tmp_path / "other" / "a.png")
-    other = results.plan([{"image": str(tmp_path / "other" / "a.png")}])
-    assert [image.done for image in other] == [False]
-    finish(results, other[0])
-    assert [image.done for image in results.plan(items)] == [False, False]
+    other = [{"image": str(tmp_path / "other" / "a.png")}]
+    with pytest.raises(InputError, match="a.mrk.json: is the result of .*a.png, another image of this name; give"):
+        results.plan(other)
+    assert [image.done for image in results.plan(items)] == [True, False]
+    both = results.plan([*other, *items])  # in which the names go to others
+    assert [(image.stem, image.done) for image in both] == [("a", False), ("a_2", False), ("b", False)]
+    finish(results, results.plan(other)[0])
+    with pytest.raises(InputError, match="another image of this name"):
+        results.plan(items)
+    assert [image.done for image in results.plan(items, resume=False)] == [False, False]
 
 
 def test_only_results_of_these_images_are_refused(items, tmp_path):

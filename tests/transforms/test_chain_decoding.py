@@ -117,3 +117,13 @@ def test_a_chain_knows_its_axis_and_steps():
     chain = chain_of(STRAIGHT, 4)
     assert chain.axis.tolist() == [0, 1] and chain.lengths.tolist() == pytest.approx([0.24] * (PARTS - 1))
     assert chain.scaled(100).offsets[0].tolist() == pytest.approx(CORNERS.astype(float))
+
+
+def test_nothing_is_lost_where_no_parts_follow_each_other():
+    """The film ends after the third part: the others, not seen, all sit on it, and nothing else is above zero."""
+    maps = heatmaps(sigma=1.0)
+    for part in range(3, PARTS):
+        maps[4 * part : 4 * part + 4] = maps[8:12]
+    maps = torch.where(maps > 1e-3, maps, 0.0)
+    left = along_chain(maps, IDENTITY, STRAIGHT, 4)
+    assert (decoded(left)[:12] - POINTS[:12]).norm(dim=1).max() < 0.5

@@ -65,3 +65,19 @@ def test_cells_that_cut_pixels_take_their_share():
         share = max(0.0, min(j + 1, (i + 1) * cell) - max(j, i * cell)) / cell
         assert weights[i, j].item() == pytest.approx(share, abs=1e-6)
     torch.testing.assert_close(weights.sum(1), torch.ones(32))
+
+
+@pytest.mark.parametrize("size", [(29, 36), (96, 120), (150, 300)])
+@pytest.mark.parametrize("value", [0.1, 255.0, 60000.0])
+def test_what_is_equal_everywhere_stays_equal(size, value):
+    film = torch.full((1, 97, 120), value)
+    assert (resized(film, size) == film[0, 0, 0]).all()
+    step = film + torch.tensor([0.0, 400.0]).repeat(60)
+    error = resized(step, (97, 60)) - (film[0, 0, 0] + 200)
+    assert error.abs().max() < 0.01
+
+
+def test_shares_of_a_cell_make_a_whole():
+    for size, reduced in ((2001, 2000), (1935, 640), (9000, 416)):
+        weights = averaging_weights(size, reduced, torch.zeros((), dtype=torch.float64))
+        torch.testing.assert_close(weights.sum(1), torch.ones(reduced, dtype=torch.float64), rtol=0, atol=1e-12)

@@ -1,5 +1,6 @@
 import json
 
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
@@ -63,3 +64,18 @@ def test_a_file_that_is_no_markups_is_told(film, tmp_path):
     (tmp_path / "a.mrk.json").write_text(json.dumps({"points": []}))
     with pytest.raises(InputError, match="no readable 3D Slicer markups file"):
         draw_markups(film, [tmp_path / "a.mrk.json"])
+
+
+@pytest.mark.parametrize("axes", [(1, 1), (-1, 1), (-1, -1)])
+def test_a_point_is_drawn_on_what_it_marks_where_axes_are_flipped(tmp_path, axes):
+    voxels = np.zeros((100, 120, 1), dtype=np.float32)
+    voxels[18:23, 28:33] = 200
+    affine = np.diag([*axes, 1.0, 1.0])
+    nibabel.save(nibabel.Nifti1Image(voxels, affine), tmp_path / "film.nii.gz")
+    node = markup_node("Fiducial", np.array([[20.0 * axes[0], 30.0 * axes[1], 0.0]]), ["tip"])
+    write_markup_nodes(tmp_path / "a.mrk.json", [node])
+    picture = draw_markups(tmp_path / "film.nii.gz", [tmp_path / "a.mrk.json"], size=480, point_labels=False)
+    ring = coloured(picture, 0)
+    rgb = np.asarray(picture).astype(int)
+    y, x = np.nonzero((rgb.min(-1) > 150) & (np.ptp(rgb, axis=-1) < 20))
+    assert ring == pytest.approx((x.mean(), y.mean()), abs=2)
