@@ -166,9 +166,8 @@ def changed_copies(
 
 def require_reference(points: Any, length: Any, count: int) -> None:
     """See that there is no reference, or one of two landmarks, or two groups of them, and a length in mm."""
-    ends = (
-        [end if isinstance(end, (list, tuple)) else [end] for end in points] if type(points) in (list, tuple) else [0]
-    )
+    is_list = isinstance(points, (list, tuple))
+    ends = [end if isinstance(end, (list, tuple)) else [end] for end in points] if is_list else [[]]
     numbers = [number for end in ends for number in end]
     if len(ends) not in (0, 2) or not all(type(n) is int and 0 <= n < count for n in numbers) or [] in ends:
         raise InputError(

@@ -81,7 +81,7 @@ def test_results_of_another_image_of_that_name_stay(items, tmp_path):
         results.plan(other)
     assert [image.done for image in results.plan(items)] == [True, False]
     both = results.plan([*other, *items])  # in which the names go to others
-    assert [(image.stem, image.done) for image in both] == [("a", False), ("a_2", False), ("b", False)]
+    assert [(image.stem, image.done) for image in both] == [("a", False), ("a.png", False), ("b", False)]
     finish(results, results.plan(other)[0])
     with pytest.raises(InputError, match="another image of this name"):
         results.plan(items)
