@@ -17,14 +17,13 @@ import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.data.utils import to_affine_nd
-from monai.transforms import MapTransform, SpatialResample, Transform
+from monai.transforms import MapTransform, Resize, SpatialResample, Transform
 from scipy.linalg import polar
 
 from ..data.atomic_writing import write_atomically
 from ..errors import InputError
 from .affine_registration import SEARCH, affine_registration, mutual_information
 from .coordinates import is_present, world_to_voxel
-from .resize_to_fit import resized
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +131,7 @@ def shrunk(image: MetaTensor, factor: float) -> MetaTensor:
     """The image averaged to 1 / factor of its size; as it is where the factor is not over 1."""
     if factor <= 1:
         return image
-    return resized(image, [max(1, round(n / factor)) for n in image.shape[1:]])
+    return Resize([max(1, round(n / factor)) for n in image.shape[1:]], mode="area")(image)
 
 
 def starting_matrix(template: Template, size: Sequence[int]) -> np.ndarray:
