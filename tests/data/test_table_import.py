@@ -7,6 +7,8 @@ import pytest
 from PIL import Image
 
 from common.data import load_datalist, write_datalist
+from common.data.atomic_writing import require_folder_name
+from common.data.splits import random_lists
 from common.data.table_import import import_table
 from common.errors import InputError
 
@@ -133,3 +135,15 @@ def test_a_malformed_table_is_refused_with_its_name(folder, text, message):
         import_table(folder / "films", folder / "bad.csv", folder / "set")
     assert "bad.csv" in str(error.value)
     assert not (folder / "set").exists()
+
+
+def test_a_target_that_is_a_file_and_a_seed_that_is_none_are_refused(tmp_path):
+    (tmp_path / "taken").touch()
+    for target in (tmp_path / "taken", tmp_path / "taken" / "inside"):
+        with pytest.raises(InputError, match="taken is a file; give another --target"):
+            require_folder_name(target)
+    require_folder_name(tmp_path / "new" / "inside")
+    assert not (tmp_path / "new").exists()
+    for seed in ("x", -1, 1.5, True):
+        with pytest.raises(InputError, match="is no whole number from 0 on"):
+            random_lists(["a", "b", "c"], 1, 1, seed)
