@@ -78,12 +78,12 @@ def problems(folder: Path, exports: bool = True) -> Iterator[str]:
     if missing:
         return
     checks: list[Callable[..., Iterator[str]]] = [
-        names, metadata, landmarks, inference_alone, imports, properties, readme_sections, links
+        names, schema, versions, landmarks, inference_alone, imports, properties, readme_sections, links
     ]  # fmt: skip
     for each in checks:
         found = list(each(folder, configs))
         yield from found
-        if found and each is metadata:  # what else is to be compared may not be there
+        if found and each is schema:  # what else is to be compared may not be there
             return
     if exports:
         yield from network(folder, configs)
@@ -95,15 +95,17 @@ def names(folder: Path, configs: dict[str, Any]) -> Iterator[str]:
         yield f"the name {folder.name} makes MONAI Label take it for another task ({OTHER_TASKS})"
 
 
-def metadata(folder: Path, configs: dict[str, Any]) -> Iterator[str]:
-    """MONAI's schema, and the version at the end of the changelog."""
-    content = configs["metadata"]
+def schema(folder: Path, configs: dict[str, Any]) -> Iterator[str]:
+    """MONAI's schema of metadata.json."""
     try:
         verify_metadata(meta_file=str(folder / "configs" / "metadata.json"), filepath=str(SCHEMA))
     except Exception as error:
         yield f"configs/metadata.json: {str(error).splitlines()[0]}"
-        return
-    version, changelog = content["version"], content["changelog"]
+
+
+def versions(folder: Path, configs: dict[str, Any]) -> Iterator[str]:
+    """The version at the end of the changelog."""
+    version, changelog = configs["metadata"]["version"], configs["metadata"]["changelog"]
     numbers = [each for each in (version, *changelog) if re.fullmatch(r"\d+\.\d+\.\d+", each)]
     if len(numbers) <= len(changelog) or version not in changelog:
         yield f"configs/metadata.json: version {version} is not in the changelog, or a version is not like 1.2.3"

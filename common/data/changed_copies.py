@@ -165,7 +165,11 @@ def changed_copies(
 
 
 def require_reference(points: Any, length: Any, count: int) -> None:
-    """See that there is no reference, or one of two landmarks, or two groups of them, and a length in mm."""
+    """See that there is no reference, or one of two landmarks, or two groups of them, and a length in mm.
+
+    Raises:
+        InputError: if it is another, or one of the landmarks is none of the `count`, counted from 0.
+    """
     is_list = isinstance(points, (list, tuple))
     ends = [end if isinstance(end, (list, tuple)) else [end] for end in points] if is_list else [[]]
     numbers = [number for end in ends for number in end]
