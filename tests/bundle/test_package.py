@@ -275,6 +275,9 @@ def replace(place, old, new):
 
 
 FAULTS = {
+    "'channel_def' is a required property": edit(
+        "metadata", lambda config: config["network_data_format"]["outputs"]["pred"].pop("channel_def")
+    ),
     "docs/data_license.txt: is missing or empty": lambda folder: (folder / "docs" / "data_license.txt").unlink(),
     "LICENSE: is missing or empty": lambda folder: (folder / "LICENSE").write_text(""),
     "is no valid JSON": replace("configs/evaluate.json", "{", "{{"),
