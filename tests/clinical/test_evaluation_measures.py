@@ -158,6 +158,21 @@ def test_films_without_duplicates_and_doctors_have_the_line_of_their_types_alone
     assert before.startswith("report: ") and types.startswith("success classification rate 100.00 % (ANB 100.0, ")
 
 
+def test_a_doctor_without_points_has_no_human_line(tmp_path, capsys):
+    senior = heads(2, 2.0, 0)
+    items = [
+        {"landmarks": film.tolist(), "predicted": film.tolist(), "senior": film.tolist(), "junior": [None] * 19}
+        | {"spacing": [0.5, 0.5]}
+        for film in senior
+    ]
+    metrics, _ = evaluate(tmp_path, items, CephalometricMeasure(), CEPHALOMETRIC_LANDMARKS)
+    doctors = metrics["cephalometric"]["all"]["doctors"]
+    assert doctors["films"] == 2 and doctors["difference"]["count"] == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1].startswith("success classification rate 100.00 % (ANB 100.0, ")
+    assert not any("human line" in line for line in lines)
+
+
 def test_measurements_csv_has_every_film_and_measurement(cephalometric):
     _, tables, senior, _, truth, pred = cephalometric
     rows = tables["measurements.csv"]

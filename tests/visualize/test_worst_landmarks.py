@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from common.errors import InputError
+from common.visualize import worst_landmarks
 from common.visualize.overlay import PREDICTION, TRUTH
 from common.visualize.worst_landmarks import SIZE, draw_worst
 
@@ -61,6 +62,21 @@ def test_a_volume_is_shown_in_three_planes(tmp_path):
     draw_worst(errors, str(tmp_path / "worst.jpg"))
     page = Image.open(tmp_path / "worst.jpg")
     assert page.format == "JPEG" and 2.5 * SIZE < page.width <= 3 * SIZE
+
+
+def test_a_volume_in_millimetres_of_the_datalist_is_measured_in_them(tmp_path, monkeypatch):
+    nibabel.save(nibabel.Nifti1Image(np.zeros((30, 24, 20), dtype=np.float32), np.eye(4)), tmp_path / "scan.nii.gz")
+    rows = [
+        ["tip", 1.5, "mm", "measured", 0.9, 10, 12, 8, 13, 12, 8],  # 3 of the file's units are 1.5 mm
+        ["hit", 0.0, "mm", "measured", 0.9, 10, 12, 8, 10, 12, 8],  # no distance tells the scale
+    ]
+    scales = []
+    draw = worst_landmarks.overlay_picture
+    monkeypatch.setattr(
+        worst_landmarks, "overlay_picture", lambda *args, **kw: scales.append(kw["mm_per_world"]) or draw(*args, **kw)
+    )
+    draw_worst(table(tmp_path / "errors.csv", tmp_path / "scan.nii.gz", rows, "xyz"), str(tmp_path / "worst.png"))
+    assert scales == pytest.approx([0.5, 1.0])
 
 
 @pytest.mark.parametrize("count", ["all", 2.5, 0])
