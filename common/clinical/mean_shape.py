@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,11 @@ def training_offsets(items: Sequence[Mapping[str, Any]], landmarks: Sequence[str
     return torch.stack(rows)
 
 
+def common_unit(units: Iterable[str]) -> str:
+    """ "mm" where any image has millimetres, whose errors alone count then; else "pixel"."""
+    return "mm" if "mm" in units else "pixel"
+
+
 class MeanShape:
     """The error of the mean shape of the training set, placed on every image whatever it shows.
 
@@ -83,7 +88,7 @@ class MeanShape:
         self.list_name = list_name
         self.landmarks = list(landmarks)
         self.films: list[Film] = []
-        self.volumes: list[tuple[torch.Tensor, float]] = []
+        self.volumes: list[tuple[torch.Tensor, float, str]] = []
         self.result: dict[str, Any] = {}
 
     def clear(self) -> None:
@@ -97,7 +102,7 @@ class MeanShape:
         else:
             truth = clinical_points(torch.as_tensor(output["label"])[0].cpu().double())
             offsets = truth - image_centre(output["image"].meta)
-            self.volumes.append((offsets, float(batch["mm_per_world"])))
+            self.volumes.append((offsets, float(batch["mm_per_world"]), str(batch["unit"])))
 
     def summary(self) -> dict[str, Any]:
         if not datalist_info(self.dataset_dir)["lists"].get(self.list_name):
@@ -110,13 +115,15 @@ class MeanShape:
             logger.warning("No error of the mean shape: %s", error)
             return {}
         if self.volumes:
-            unit, height = "mm", {}
-            errors = [radial_errors(mean * scale, offsets * scale) for offsets, scale in self.volumes]
+            unit, height = common_unit(unit for _, _, unit in self.volumes), {}
+            errors = [
+                radial_errors(mean * scale, offsets * scale) for offsets, scale, own in self.volumes if own == unit
+            ]
         else:
             guesses = [mean * torch.tensor(film.size) for film in self.films]
             pairs = [(film.scaled(p), film.scaled(film.truth)) for p, film in zip(guesses, self.films)]
             share = [radial_errors(p, truth) / film.height for (p, truth), film in zip(pairs, self.films)]
-            unit = "mm" if any(film.unit == "mm" for film in self.films) else "pixel"
+            unit = common_unit(film.unit for film in self.films)
             height = {"percent_of_image_height": float(100 * torch.stack(share).nanmean())}
             errors = [radial_errors(*pair) for pair, film in zip(pairs, self.films) if film.unit == unit]
         self.result = {

@@ -18,6 +18,7 @@ from ..transforms.landmark_loading import load_annotated
 from ..transforms.millimetres import MillimetreScaled
 from .datalist import datalist_info, load_datalist, tell_lists, write_datalist
 from .landmark_points import ABSENT
+from .spine import SPINE_LANDMARKS, of_mirrored_film
 
 DARK, BRIGHT = 2.0, 0.5
 
@@ -84,7 +85,8 @@ def changed_copies(
 
     The changes: mirrored; rotated to either side (the image grows); content smaller or larger on an image of the
     same size; grey values inverted, or to the power of 2 (dark) or 0.5 (bright); cropped at the top, left or right.
-    Landmarks move along; those that are no longer on the image are not annotated in the copy, absent ones stay
+    Landmarks move along, and the left and right corners of vertebrae, which are those of the picture, change places in
+    the mirrored; those that are no longer on the image are not annotated in the copy, absent ones stay
     absent. Copies are 8-bit PNG, with black where nothing of the original is, and state the spacing where that of
     the original is known; films whose pixels are not square are brought to square ones first; unchanged ones are there
     to compare. The training list of the source, if there is one, stays for measures that need it.
@@ -147,7 +149,9 @@ def changed_copies(
                 for change, apply in applied.items():
                     name = f"{change}/{number:04d}_{Path(item['image']).stem}.png"
                     group = item.get("group", Path(item["image"]).stem)
-                    entry = {"image": name, "group": group, **write_copy(apply(image), label[0], folder / name, scale)}
+                    swapped = change == "mirrored" and tuple(names) == SPINE_LANDMARKS
+                    world = of_mirrored_film(label[0]) if swapped else label[0]
+                    entry = {"image": name, "group": group, **write_copy(apply(image), world, folder / name, scale)}
                     lists[change].append(entry)
             write_datalist(
                 folder,

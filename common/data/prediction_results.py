@@ -84,7 +84,8 @@ class PredictionResults:
     without one is ever replaced or removed. `<stem>.mrk.json`, `overlays/<stem>.png` and, where there are lines and
     angles, `measurements/<stem>.mrk.json` follow, and last the record again, which says that the image is done: its
     path, bytes and time of change, the digest of weights and settings, and its rows of the table. Each file is there
-    wholly or not at all. `landmarks.csv` and `failures.csv` come at the end of a run and speak of its images alone.
+    wholly or not at all, and an image that lacks one is predicted again. `landmarks.csv` and `failures.csv` come at the
+    end of a run and speak of its images alone.
 
     Args:
         folder: output folder.
@@ -133,7 +134,7 @@ class PredictionResults:
         for item in data:
             source, stem = image_source(item), unique_stem(item["image"], stems)
             record = self.read(stem) if resume else {}
-            done = record.get("source") == source and self.is_complete(stem)
+            done = record.get("source") == source and self.is_complete(stem, record)
             foreign += done and record["digest"] != self.digest
             if (owner := record.get("source", source)["image"]) != source["image"]:
                 others[owner] = self.markups(stem)
@@ -184,8 +185,11 @@ class PredictionResults:
         for path in (*self.files(stem), self.record(stem)):
             path.unlink(missing_ok=True)
 
-    def is_complete(self, stem: str) -> bool:
-        return self.markups(stem).is_file() and (not self.overlays or self.overlay(stem).is_file())
+    def is_complete(self, stem: str, record: Mapping[str, Any]) -> bool:
+        wanted = [self.markups(stem)]
+        wanted += [self.overlay(stem)] if self.overlays else []
+        wanted += [self.measurements(stem)] if record.get("measured") else []
+        return all(path.is_file() for path in wanted)
 
     def read(self, stem: str) -> dict[str, Any]:
         """The record of an image, empty where there is none."""
@@ -199,7 +203,8 @@ class PredictionResults:
     ) -> None:
         """Write down that an image is done, after its other results, and why its landmarks are unlikely if they are."""
         record = {"source": image.source, "digest": self.digest, "columns": list(columns), "rows": list(rows)}
-        write_atomically(self.record(image.stem), json.dumps({**record, "unlikely": unlikely}))
+        record |= {"unlikely": unlikely, "measured": self.measurements(image.stem).is_file()}
+        write_atomically(self.record(image.stem), json.dumps(record))
 
     def write_tables(self, plan: Sequence[PlannedImage], failures: Mapping[str, str]) -> tuple[int, int]:
         """Write `landmarks.csv` of the images that are done, in their order.

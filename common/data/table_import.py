@@ -31,7 +31,8 @@ def read_points(
         axes: names that the column of each coordinate may have, in lower case.
 
     Raises:
-        InputError: if a column is missing, a coordinate is no finite number, or a landmark is there twice.
+        InputError: if a column is missing, a coordinate is no finite number, a landmark is there twice, or images of
+            two folders have one name.
     """
     header, *rows = read_rows(path)
     columns = COLUMNS | dict(axes)
@@ -41,6 +42,7 @@ def read_points(
         wanted = ",".join(columns)
         raise InputError(f"{path}: its first line is {header}; it must name the columns {wanted}, each once.")
     table: dict[str, dict] = defaultdict(dict)
+    folders: dict[str, Path] = {}
     for line, row in enumerate(rows, start=2):
         if any(row):
             if len(row) != len(header):
@@ -49,6 +51,12 @@ def read_points(
                     "with a point, and each row in full."
                 )
             image, name, *texts = (row[column] for column in found.values())
+            folder = Path(image).parent
+            if folder != Path() and folders.setdefault(Path(image).name, folder) != folder:
+                raise InputError(
+                    f"{path}: line {line} has {image}, whose name another image in {folders[Path(image).name]} has "
+                    "too; rename one."
+                )
             if name in table[Path(image).name]:
                 raise InputError(f"{path}: line {line} gives '{name}' of {image} a second time; remove one of them.")
             table[Path(image).name][name] = point(texts, f"{path}: line {line}")
@@ -74,9 +82,22 @@ def read_rows(path: Path) -> list[list[str]]:
     return rows or [[]]
 
 
+def stated_spaces(path: Path) -> set[str]:
+    """What a table's column `space` says, in lower case; nothing where it has none.
+
+    Raises:
+        InputError: if there is no such table, or it is no text in UTF-8.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such table; check the path.")
+    header, *rows = read_rows(path)
+    columns = [column for column, name in enumerate(header) if name.lower() == "space"]
+    return {row[column].lower() for row in rows for column in columns if column < len(row) and row[column]}
+
+
 def point(texts: Sequence[str], place: str) -> list[float] | str | None:
     """An inline landmark of a datalist from the texts of its coordinates."""
-    if ABSENT in texts:
+    if ABSENT in texts and set(texts) <= {ABSENT, ""}:
         return ABSENT
     if not any(texts):
         return None
@@ -138,12 +159,18 @@ def import_table(
         number of images per list.
 
     Raises:
-        InputError: if the table is malformed, names no image of the folder or a landmark in two ways, a size of a list
-            or of a pixel is none, or the target holds a datalist that no import wrote.
+        InputError: if the table is malformed or states another space than that of file pixels, names no image of the
+            folder or a landmark in two ways, a size of a list or of a pixel is none, or the target holds a datalist
+            that no import wrote.
     """
     require_folder_name(target)
     if spacing is not None and not (is_finite_number(spacing) and spacing > 0):
         raise InputError(f"--spacing {spacing}: is no size of a pixel; give one positive number, the mm per pixel.")
+    if others := stated_spaces(Path(points)) - {"voxel"}:
+        raise InputError(
+            f"{points}: its column space says {', '.join(sorted(others))}, where the coordinates of an image are its "
+            "zero-based file pixels; give these, with voxel or nothing in that column."
+        )
     table = read_points(Path(points))
     files = image_files(images)
     annotated = [file for file in files if file in table]

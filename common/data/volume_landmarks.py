@@ -13,7 +13,7 @@ from .dicom_files import is_dicom
 from .image_listing import IMAGE_ENDINGS
 from .landmark_files import LandmarkFile, inline_points, read_landmarks
 from .markups_files import TO_RAS
-from .table_import import read_points, read_rows
+from .table_import import read_points, stated_spaces
 from .volume_geometry import VolumeGeometry, read_geometry
 
 LANDMARK_ENDINGS = (".mrk.json", ".fcsv", ".csv")
@@ -129,19 +129,6 @@ def read_table(path: Path, space: str | None) -> dict[str, LandmarkFile]:
         rows[np.isfinite(rows).all(1)] *= signs
         table[name] = LandmarkFile(tuple(points), rows, "voxel" if space == "voxel" else "RAS")
     return table
-
-
-def stated_spaces(path: Path) -> set[str]:
-    """What a table's column `space` says, in lower case; nothing where it has none.
-
-    Raises:
-        InputError: if there is no such table, or it is no text in UTF-8.
-    """
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such table; check the path.")
-    header, *rows = read_rows(path)
-    columns = [column for column, name in enumerate(header) if name.lower() == "space"]
-    return {row[column].lower() for row in rows for column in columns if column < len(row) and row[column]}
 
 
 def read_labels(labels: Mapping[str, Any] | str | None) -> dict[str, int]:

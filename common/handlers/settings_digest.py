@@ -3,8 +3,9 @@
 import hashlib
 import json
 from enum import Enum
+from functools import partial
 from pathlib import Path
-from types import BuiltinFunctionType, FunctionType
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ def settings_digest(*settings: Any) -> str:
     """SHA-256 of what some objects of a config are made of, the same in every process.
 
     Objects count by their class and public attributes, networks by their modules and the shapes of their weights (not
-    by their values, which a file has), functions by their name and code. Devices and random states do not count.
+    by their values, which a file has), functions by their name, code and what they capture, also of a config
+    (`"$lambda x: x * @gain"`). Devices and random states do not count.
     """
     return hashlib.sha256(json.dumps(_described(settings, ())).encode()).hexdigest()
 
@@ -47,9 +49,18 @@ def _described(value: Any, above: tuple[int, ...]) -> Any:
         return [_described(each, above) for each in value]
     if isinstance(value, (set, frozenset)):
         return sorted(json.dumps(_described(each, above)) for each in value)
-    if isinstance(value, (type, FunctionType, BuiltinFunctionType)):
-        code = getattr(value, "__code__", None)
-        return [_name(value), *([code.co_code.hex(), str(code.co_names), repr(code.co_consts)] if code else [])]
+    if isinstance(value, FunctionType):
+        captured = [cell.cell_contents for cell in value.__closure__ or ()]
+        references = value.__globals__.get("__local_refs", {})  # where MONAI keeps what a config's expression refers to
+        captured += [references[name] for name in _texts(value.__code__) if name in references]
+        kept = [captured, value.__defaults__, value.__kwdefaults__]
+        return [_name(value), _described_code(value.__code__), _described(kept, above)]
+    if isinstance(value, MethodType):
+        return [_name(value), _described(value.__self__, above)]
+    if isinstance(value, partial):
+        return ["partial", _described([value.func, value.args, value.keywords], above)]
+    if isinstance(value, (type, BuiltinFunctionType)):
+        return _name(value)
     attributes = {key: each for key, each in getattr(value, "__dict__", {}).items() if not key.startswith("_")}
     if isinstance(value, nn.Module):
         del attributes["training"]
@@ -57,6 +68,18 @@ def _described(value: Any, above: tuple[int, ...]) -> Any:
         attributes["shapes of weights"] = {key: tuple(tensor.shape) for key, tensor in own}
         attributes["parts"] = dict(value.named_children())
     return [_name(type(value)), _described(attributes, above)]
+
+
+def _described_code(code: CodeType) -> list[Any]:
+    """JSON that tells code, with that of the functions in it, whose `repr` would tell their place in memory."""
+    constants = [_described_code(each) if isinstance(each, CodeType) else repr(each) for each in code.co_consts]
+    return [code.co_code.hex(), str(code.co_names), constants]
+
+
+def _texts(code: CodeType) -> list[str]:
+    """Texts that stand in code and in that of the functions in it."""
+    inner = [text for each in code.co_consts if isinstance(each, CodeType) for text in _texts(each)]
+    return [each for each in code.co_consts if isinstance(each, str)] + inner
 
 
 def _name(value: Any) -> str:

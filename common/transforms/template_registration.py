@@ -54,13 +54,13 @@ class Registration(NamedTuple):
 def make_template(
     image: MetaTensor, label: torch.Tensor, size: Sequence[int] = (512, 512), margin: float = 0.15
 ) -> Template:
-    """Cut a template out of one film, so that it shows all landmarks and a margin.
+    """Cut a template out of one film, so that it shows all landmarks and a margin, as far as the film has one.
 
     Args:
         image: (1, W, H) with affine.
         label: its landmarks in world coordinates, (1, N, 2).
         size: of the template in pixels; they are square in the image's voxels.
-        margin: on each side, as a share of the larger extent of the landmarks.
+        margin: on each side, as a share of the larger extent of the landmarks; less where the film ends before.
 
     Raises:
         InputError: if there are not two landmarks with a position.
@@ -74,8 +74,7 @@ def make_template(
     pixel = ((high - low + 2 * margin) / size).max()
     extent, film = pixel * np.array(size), np.array(image.shape[1:])
     start = (low + high - extent) / 2
-    # Move the crop onto the film where it can be, as far as the landmarks keep their margin.
-    start = np.clip(start, high + margin - extent, low - margin)
+    # The crop lies on the film, where it is no larger; near the film's end landmarks have less of a margin.
     start = np.clip(start, np.minimum(0, film - extent), np.maximum(0, film - extent))
     matrix = np.array([[pixel, 0, start[0] + pixel / 2 - 0.5], [0, pixel, start[1] + pixel / 2 - 0.5], [0, 0, 1]])
     window = np.concatenate([start / film, (start + extent) / film])

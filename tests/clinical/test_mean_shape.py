@@ -3,9 +3,11 @@
 import json
 import math
 
+import nibabel
 import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
 from monai.transforms import Compose, LoadImaged
 from PIL import Image
 
@@ -100,6 +102,26 @@ def test_without_any_spacing_it_is_told_in_pixels(tmp_path):
     measure = evaluated(tmp_path, MeanShape(dataset(tmp_path), "training", NAMES), films)
     assert measure.summary()["radial_error"]["mean"] == pytest.approx(np.nanmean(distances(films)))
     assert "pixel" in measure.headline() and "mm" not in measure.headline()
+
+
+def test_volumes_in_voxels_enter_no_mean_of_millimetres(tmp_path):
+    """A shape 2 world units off the truth; a unit is 3 mm in the first volume, and unknown in the second."""
+    nibabel.save(nibabel.Nifti1Image(np.zeros((9, 9, 9), np.float32), np.eye(4)), tmp_path / "scan.nii.gz")
+    items = [{"image": "scan.nii.gz", "landmarks": [[4, 4, 4], None, None, None]}]
+    write_datalist(tmp_path, name="scans", phantom=True, landmarks=NAMES, training=items)
+    measure = MeanShape(tmp_path, "training", NAMES)
+    affine = {"spatial_shape": [9, 9, 9], "original_affine": np.eye(4)}
+    truth = torch.full((1, 4, 3), math.nan)
+    truth[0, 0] = torch.tensor([4.0, 4.0, 6.0])
+    image = MetaTensor(torch.zeros(1, 9, 9, 9), meta=affine)
+    for told, expected in (([("mm", 3.0), ("pixel", 1.0)], "6.00 mm"), ([("pixel", 1.0)], "2.00 pixel")):
+        measure.clear()
+        for unit, scale in told:
+            measure.collect({"unit": unit, "mm_per_world": scale}, {"image": image, "label": truth})
+        assert measure.summary()["radial_error"]["count"] == 1
+        assert (
+            measure.headline() == f"mean shape of 1 training images, for comparison: {expected}, median {expected[:4]}"
+        )
 
 
 def test_the_headline_tells_the_error_and_what_it_is_made_of(tmp_path):

@@ -9,6 +9,7 @@ from PIL import Image
 
 from common.data import load_datalist, write_datalist
 from common.data.changed_copies import changed_copies, changes
+from common.data.spine import SPINE_LANDMARKS
 from common.errors import InputError
 
 CHANGES = list(changes())
@@ -66,6 +67,19 @@ def test_mirrored_and_scaled_points_are_those_computed_by_hand(copies):
     cos, sin = np.cos(np.pi / 6), np.sin(np.pi / 6)
     expected = (np.array(POINTS) - POINTS[0]) @ np.array([[cos, -sin], [sin, cos]])
     np.testing.assert_allclose(turned, expected, atol=1e-6)
+
+
+def test_left_corners_of_vertebrae_are_on_the_left_of_a_mirrored_film_too(tmp_path):
+    Image.fromarray(np.zeros((400, 100), np.uint8)).save(tmp_path / "film.png")
+    corners = [[x, 5.0 * i + y] for i in range(17) for y in (10, 13) for x in (30.0, 50.0)]
+    items = [{"image": "film.png", "landmarks": [*corners[:-1], None]}]
+    write_datalist(tmp_path, name="spine", phantom=True, landmarks=list(SPINE_LANDMARKS), test=items)
+    changed_copies(str(tmp_path), str(tmp_path / "copies"))
+    (item,) = load_datalist(tmp_path / "copies", "mirrored")
+    expected = [[x, y] for _, y in corners[::2] for x in (49.0, 69.0)]
+    assert item["landmarks"] == [*expected[:-2], None, expected[-1]]
+    (item,) = load_datalist(tmp_path / "copies", "unchanged")
+    assert item["landmarks"] == [*corners[:-1], None]
 
 
 @pytest.mark.parametrize("change", ["unchanged", "rotated_left", "smaller", "cropped_top"])

@@ -38,6 +38,19 @@ def test_an_image_is_done_when_its_record_is_there(items, tmp_path):
     assert not results.table.exists() and not results.failures.exists()
 
 
+@pytest.mark.parametrize("lost", ["markups", "overlay", "measurements"])
+def test_an_image_that_lacks_one_of_its_files_is_not_done(items, tmp_path, lost):
+    results = PredictionResults(tmp_path / "out", "digest")
+    (image, other) = results.plan(items)
+    for path in (results.overlay("a"), results.overlay("b"), results.measurements("a")):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("{}")
+    finish(results, image)
+    finish(results, other)  # of which nothing was measured
+    getattr(results, lost)("a").unlink()
+    assert [image.done for image in results.plan(items)] == [False, True]
+
+
 @pytest.mark.parametrize("own", ["a.mrk.json", "landmarks.csv", "failures.csv", "unlikely.csv", "overlays/b.png"])
 @pytest.mark.parametrize("resume", [True, False])
 def test_files_that_no_prediction_wrote_are_neither_removed_nor_replaced(items, tmp_path, own, resume):

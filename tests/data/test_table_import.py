@@ -44,6 +44,13 @@ def test_predictions_corrected_by_hand_can_be_imported(folder):
     assert [item["landmarks"] for item in training] == [[[1.0, 2.0], None], ["absent", [4.0, 5.0]]]
 
 
+def test_a_table_may_state_that_its_coordinates_are_voxels(folder):
+    (folder / "stated.csv").write_text("image,name,x,y,space\n0.png,tip,1,2,voxel\n0.png,base,3,4,\n")
+    import_table(folder / "films", folder / "stated.csv", folder / "set", test=0, validation=0)
+    (item,) = json.loads((folder / "set" / "datalist.json").read_text())["training"]
+    assert item["landmarks"] == [[1.0, 2.0], [3.0, 4.0]]
+
+
 def test_an_import_into_the_folder_of_the_images_can_be_done_again(folder):
     films = folder / "films"
     first = import_table(films, folder / "points.csv", films, test=0.2, validation=0.2)
@@ -127,6 +134,9 @@ def test_a_datalist_that_no_import_wrote_is_not_replaced(folder, content):
         ("image,name,x,y\n0.png,tip,nan,1\n", "line 2 has the coordinates"),
         ("image,name,x,y\n0.png,tip,1,1\n0.png,tip,2,2\n", "line 3 gives 'tip'"),
         ("image,name,x,y\nother.png,tip,1,1\n", "names no image"),
+        ("image,name,x,y,space\n0.png,tip,1,1,LPS\n", "its column space says lps, where .* zero-based file pixels"),
+        ("image,name,x,y\n0.png,tip,absent,20\n", "line 2 has the coordinates 'absent', '20'"),
+        ("image,name,x,y\na/0.png,tip,1,1\nb/0.png,base,2,2\n", "line 3 has b/0.png, whose name .* in a has too"),
     ],
 )
 def test_a_malformed_table_is_refused_with_its_name(folder, text, message):

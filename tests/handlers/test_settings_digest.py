@@ -1,9 +1,11 @@
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from monai.transforms import Compose, EnsureTyped, Lambdad, RandGaussianNoised, ScaleIntensityd
 from torch import nn
 
@@ -39,6 +41,36 @@ def test_other_settings_have_another_digest(other):
     assert settings_digest(*other) != settings_digest(["tip"], transforms(), network())
 
 
+def scaled_by(factor):
+    return lambda x: x * factor
+
+
+def of_config(gain):
+    """A function that a user's overlay may hold, with another setting in it."""
+    parser = ConfigParser({"gain": gain, "part": {"_target_": "Lambda", "func": "$lambda x: (lambda y: y * @gain)(x)"}})
+    return parser.get_parsed_content("part")
+
+
+class Scale:
+    def __init__(self, factor):
+        self.factor = factor
+
+    def apply(self, x):
+        return x * self.factor
+
+
+@pytest.mark.parametrize("make", [
+    scaled_by,
+    of_config,
+    lambda factor: partial(pow, factor),
+    lambda factor: Scale(factor).apply,
+    lambda factor: eval(f"lambda x, by={factor}: x * by"),
+    lambda factor: eval(f"lambda x, *, by={factor}: x * by"),
+])  # fmt: skip
+def test_what_a_function_captures_counts(make):
+    assert settings_digest(make(2.0)) == settings_digest(make(2.0)) != settings_digest(make(3.0))
+
+
 def test_values_of_all_kinds_are_told_apart():
     values = [0, 0.5, "0", b"0", None, True, [], {"a": 1}, {"a", "b"}, {"a", "c"}, torch.float16, np.float32(3), len,
               np.zeros(3), np.ones(3), np.zeros((3, 1)), torch.zeros(3, dtype=torch.float64), max, int]  # fmt: skip
@@ -53,10 +85,11 @@ def test_values_of_all_kinds_are_told_apart():
 def test_a_digest_is_the_same_in_every_process():
     code = (
         "from common.handlers.settings_digest import settings_digest; "
-        "print(settings_digest({'b', 'a', 'c'}, {'y': 1, 'x': len}))"
+        "print(settings_digest({'b', 'a', 'c'}, {'y': 1, 'x': len}, eval('lambda x: (lambda y: y + 1)(x)')))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONHASHSEED": "7"})
-    assert found.stdout.strip() == settings_digest({"c", "a", "b"}, {"x": len, "y": 1}), found.stderr
+    nested = eval("lambda x: (lambda y: y + 1)(x)", {"__name__": "__main__"})
+    assert found.stdout.strip() == settings_digest({"c", "a", "b"}, {"x": len, "y": 1}, nested), found.stderr
 
 
 def test_the_digest_of_a_file_is_its_sha256(tmp_path):
