@@ -1,5 +1,6 @@
 """What a bundle must have before others use it: the checks of MONAI's model zoo, and more."""
 
+import importlib.util
 import json
 import logging
 import re
@@ -29,6 +30,7 @@ SECTIONS = (
 )
 OTHER_TASKS = r"detection|classification|deepgrow|deepedit"  # what MONAI Label reads from a name
 MONAI_LABEL_NEEDS = ("preprocessing", "postprocessing", "inferer", "dataset", "dataloader", "handlers", "run")
+NEEDED = {"jsonschema": "metadata.json by MONAI's schema", "onnx": "the export to ONNX"}
 SIZE = 64  # voxels along each axis of the images that the network is tried on, where its metadata allow any
 
 
@@ -52,6 +54,9 @@ def check(name: str, exports: bool = True) -> None:
             folders = [Path(name).resolve()]
         else:
             folders = [bundle_folder(name)]
+        for module, what in NEEDED.items():
+            if not is_installed(module):
+                print(f"not looked at: {what}, for which {module} is missing here (pip install {module})")
         count = 0
         for folder in folders:
             logging.disable(logging.WARNING)  # what MONAI's verbs tell of their arguments
@@ -64,6 +69,14 @@ def check(name: str, exports: bool = True) -> None:
             count += len(found)
     if count:
         raise InputError(f"{name}: {count} problems, printed above; correct them before others get it.")
+
+
+def is_installed(module: str) -> bool:
+    """Whether a package is there that a check needs and a prediction does not."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ValueError:  # named in sys.modules, and not there
+        return False
 
 
 def problems(folder: Path, exports: bool = True) -> Iterator[str]:
@@ -97,6 +110,8 @@ def names(folder: Path, configs: dict[str, Any]) -> Iterator[str]:
 
 def schema(folder: Path, configs: dict[str, Any]) -> Iterator[str]:
     """MONAI's schema of metadata.json."""
+    if not is_installed("jsonschema"):
+        return
     try:
         verify_metadata(meta_file=str(folder / "configs" / "metadata.json"), filepath=str(SCHEMA))
     except Exception as error:
@@ -229,6 +244,8 @@ def network(folder: Path, configs: dict[str, Any]) -> Iterator[str]:
                     **{"input_shape": shape, "use_trace": True, "converter_kwargs": options, **files},
                 ),
             }
+            if not is_installed("onnx"):
+                del trials["ONNX"]
             for what, trial in trials.items():
                 try:
                     trial()

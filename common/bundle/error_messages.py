@@ -7,8 +7,10 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 from types import TracebackType
+from typing import Any
 
 import fire.parser
+import torch
 from monai.bundle import ConfigParser
 from monai.bundle.scripts import run
 from tqdm import tqdm
@@ -34,7 +36,8 @@ def show_input_errors() -> None:
     bundle. Other exceptions keep their traceback; with `LANDMARKS_TRACEBACK=1` in the environment all but Ctrl-C do.
 
     Raises:
-        InputError: if the command sets a key that its configs do not have (`require_known_settings`).
+        InputError: if the command sets a key that its configs do not have, or another kind of value
+            (`require_known_settings`).
     """
     default = sys.__excepthook__
 
@@ -55,23 +58,54 @@ def show_input_errors() -> None:
 
 
 def require_known_settings(arguments: Sequence[str]) -> None:
-    """See that every setting of a command `python -m monai.bundle run` is a key of its configs; MONAI takes any.
+    """See that every setting of a command `python -m monai.bundle run` is a key of its configs, with a value of its
+    kind; MONAI takes any.
 
     Args:
         arguments: of the process, the program first; those of other programs are not looked at.
 
     Raises:
-        InputError: if a setting is none.
+        InputError: if a setting is none, or has no such value.
     """
     if not re.search(r"monai[/\\]bundle[/\\]__main__\.py$", arguments[0]):
         return
-    flags = [re.match(r"--([^=]+)=?", argument) for argument in arguments[1:]]
-    given = {match[1].replace("-", "_"): place for place, match in enumerate(flags, start=1) if match}
+    given: dict[str, str] = {}
+    for argument, following in zip(arguments[1:], [*arguments[2:], "--"]):
+        if match := re.match(r"--([^=]+)(=?)(.*)", argument, re.DOTALL):
+            alone = not match[2] and following.startswith("--")
+            given[match[1].replace("-", "_")] = match[3] if match[2] else "True" if alone else following
     if "config_file" not in given:
         return
-    place = given["config_file"]
-    files = arguments[place].partition("=")[2] or arguments[place + 1]
-    require_keys(given, fire.parser.DefaultParseValue(files), taken=inspect.signature(run).parameters)
+    files = fire.parser.DefaultParseValue(given["config_file"])
+    require_keys(given, files, taken=inspect.signature(run).parameters)
+    config = ConfigParser.load_config_files(files)
+    for name, text in given.items():
+        if name in config:
+            require_kind(name, fire.parser.DefaultParseValue(text), config[name])
+
+
+def require_kind(name: str, value: Any, default: Any) -> None:
+    """See that a value is a number or a truth value where the config's own is one, and that a device is there.
+
+    Expressions and references of a config (`$...`, `@...`) and None are taken as they are.
+
+    Raises:
+        InputError: if not.
+    """
+    if value is None or (isinstance(value, str) and value.startswith(("$", "@", "%"))):
+        return
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if isinstance(default, bool) and not isinstance(value, bool):
+        raise InputError(f"--{name} {value}: is neither True nor False; give one of these.")
+    if isinstance(default, (int, float)) and not isinstance(default, bool) and isinstance(value, (str, bool)):
+        raise InputError(f"--{name} {value}: is no number; give one, such as {default}.")
+    if name.startswith("min_") and name.endswith("confidence") and not (is_number and 0 <= value <= 1):
+        raise InputError(f"--{name} {value}: is no confidence; give a number from 0 to 1.")
+    if name == "device":
+        try:
+            torch.empty(0, device=value)
+        except (RuntimeError, AssertionError, TypeError) as error:
+            raise InputError(f"--device {value}: there is no such device here; give cpu, or leave it out.") from error
 
 
 def require_keys(names: Iterable[str], config_file: str | Sequence[str], taken: Iterable[str] = ()) -> None:

@@ -197,10 +197,17 @@ def packaged_readme(source: Path, name: str) -> str:
         return text
     title, rest = text.split("\n", 1)
     label = name.removeprefix(f"{source.name}_")
+    rest = re.sub(
+        rf",'configs/{re.escape(label)}\.json'| --overlay {re.escape(label)}\b", "", rest
+    )  # its settings stand in the other configs now
+    rest = re.sub(r"\"\['([^',]*)'\]\"", r"\1", rest)
+    rest = rest.replace(f"model_{label}.pt", "model.pt").replace("predict with their overlay", "predict")
+    rest = re.sub(r" \(add configs/[^()]*\)", "", rest)  # overlays that are not in the zip
     return (
         f"{title}\n\nThis is {source.name} with the settings of its overlay `{label}`, which stand in `train.json` and "
-        "`inference.json` here. The text below is that of the whole bundle: where it adds the overlay, leave it out; "
-        f"sizes, numbers of parameters and times of the paper's setting are not those of this package.\n{rest}"
+        f"`inference.json` here. The text below is that of the whole bundle: `configs/{label}.json` and overlays of "
+        "other trainings are not here, and sizes, numbers of parameters and times of the paper's setting are not those "
+        f"of this package.\n{rest}"
     )
 
 

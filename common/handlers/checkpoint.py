@@ -156,9 +156,12 @@ def find_weights(*candidates: str | Path) -> str:
                 logger.warning("%s: there are no weights here; those of %s are taken.", candidates[0], path)
             logger.info("weights: %s", path)
             return str(path)
+    shipped = sorted(Path(candidates[0]).parent.glob("model_*.pt"))
+    overlays = [f"configs/{path.stem.removeprefix('model_')}.json" for path in shipped]
+    way = f"add {' or '.join(overlays)}, whose weights are there, " if overlays else "train first, "
     raise InputError(
         f"{candidates[0]}: there are no weights here{''.join(f', nor in {p}' for p in candidates[1:])}; "
-        "train first, or give the file with --ckpt_path."
+        f"{way}or give the file with --ckpt_path."
     )
 
 

@@ -81,6 +81,10 @@ class LandmarkInferTask(BundleInferTask):
         return self.get_path() is not None
 
     def __call__(self, request: Mapping[str, Any], callbacks: Any = None) -> tuple[str, dict[str, Any]]:
+        if not request.get("image"):  # the path that MONAI Label found for the name
+            raise HTTPException(
+                status_code=400, detail="The studies folder has no image of this name; upload it first."
+            )
         with told_to_the_client():
             return super().__call__(request, callbacks)
 
@@ -96,9 +100,11 @@ class LandmarkInferTask(BundleInferTask):
     def _get_network(self, device: str, data: Mapping[str, Any] | None) -> torch.nn.Module:
         path = self.get_path()
         if path is None:
+            shipped = sorted(Path(self.path[1]).parent.glob("model_*.pt"))
+            way = "".join(f"serve those there with --conf overlay {p.stem[len('model_') :]}, " for p in shipped)
             raise HTTPException(
                 status_code=400,
-                detail=f"{self.bundle.name}: has no weights yet; train it, or put them to {self.path[1]}.",
+                detail=f"{self.bundle.name}: has no weights yet; {way}train it, or put them to {self.path[1]}.",
             )
         with on_python_path(self.bundle.folder):
             unload_module("scripts")

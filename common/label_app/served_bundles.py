@@ -1,5 +1,6 @@
 """Which bundles a server offers, and where they and their weights lie."""
 
+import difflib
 import json
 import logging
 import os
@@ -17,6 +18,7 @@ from ..errors import InputError
 logger = logging.getLogger(__name__)
 
 PACKAGE = Path(__file__).resolve().parents[1]
+SETTINGS = ("bundles", "models", "overlay", "output")
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,12 @@ def find_bundles(conf: Mapping[str, str]) -> dict[str, ServedBundle]:
             folder, with an overlay `monai_label_OVERLAY` or `NAME_OVERLAY`, since its weights are of another network.
 
     Raises:
-        InputError: if there is no such folder, bundle or overlay.
+        InputError: if there is no such folder, bundle or overlay, or a setting is a misspelt one of these (others are
+            MONAI Label's).
     """
+    for key in conf.keys() - set(SETTINGS):
+        if similar := difflib.get_close_matches(key, SETTINGS, n=1, cutoff=0.75):
+            raise InputError(f"--conf {key}: is no setting; did you mean --conf {similar[0]}?")
     folder = Path(conf["bundles"]).expanduser().resolve() if conf.get("bundles") else default_folder()
     found = {path.parents[1].name: path.parents[1] for path in sorted(folder.glob("*/configs/inference.json"))}
     if not found:

@@ -70,6 +70,8 @@ def read_rows(errors: str) -> list[dict[str, Any]]:
         InputError: if it is none of an evaluation, or has no measured error.
     """
     rows = []
+    if not Path(errors).is_file():
+        raise InputError(f"{errors}: there is no such file; give the errors.csv of an evaluation.")
     try:
         with open(errors, newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):

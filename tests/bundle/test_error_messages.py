@@ -98,6 +98,13 @@ CONFIGS = "['bundles/farnet_hand/configs/train.json','bundles/farnet_hand/config
         (["--learning_rte", "0.1"], "--learning_rte: is no setting of .*evaluate.json.*; did you mean --learning_rate"),
         (["--iterations", "100"], "--iterations: is no setting of .*; the settings are the keys of the configs"),
         (["--trian::dataset::seed=3"], "--trian::dataset::seed: is no setting of .*; did you mean --train"),
+        (["--learning_rate", "fast"], "--learning_rate fast: is no number; give one, such as 0"),
+        (["--batch_size"], "--batch_size True: is no number"),
+        (["--resume", "Flase"], "--resume Flase: is neither True nor False"),
+        (["--resume=0"], "--resume 0: is neither True nor False"),
+        (["--min_confidence", "1.5"], "--min_confidence 1.5: is no confidence; give a number from 0 to 1"),
+        (["--min_confidence", "high"], "--min_confidence high: is no number"),
+        (["--device", "cudda"], "--device cudda: there is no such device here; give cpu"),
     ],
 )
 def test_a_setting_that_the_configs_do_not_have_is_refused(settings, message, monkeypatch):
@@ -111,6 +118,18 @@ def test_a_setting_that_the_configs_do_not_have_is_refused(settings, message, mo
 def test_settings_that_are_there_and_other_programs_pass(monkeypatch):
     monkeypatch.chdir(Path(__file__).parents[2])
     settings = ["--learning_rate", "-1e-4", "--evaluation_list", "test1", "--train::dataset::cache_rate=0", "--resume"]
+    settings += [
+        "--batch_size",
+        "$2 * 3",
+        "--seed",
+        "None",
+        "--min_confidence",
+        "1",
+        "--device",
+        "cpu",
+        "--image_size",
+        "8",
+    ]
     arguments = ["--meta_file", "m.json", "--logging_file", "False", "--run_id=run", "--bundle-root", "x"]
     require_known_settings([*COMMAND, *settings, "--config_file", CONFIGS, *arguments])
     require_known_settings([*COMMAND, "run", "--args_file", "args.json", "--odd", "1"])

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import zipfile
 from pathlib import Path
 
@@ -97,6 +98,17 @@ def test_a_packaged_bundle_passes_the_check(release, capsys):
     assert capsys.readouterr().out == "scn_hand: no problem found\n"
 
 
+def test_the_check_tells_what_it_cannot_look_at(release, capsys, monkeypatch):
+    """Where the packages that metadata.json names are there, and no more."""
+    monkeypatch.setitem(sys.modules, "jsonschema", None)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    check(str(release / ZIP))
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].startswith("not looked at: metadata.json by MONAI's schema, for which jsonschema is missing")
+    assert told[1].startswith("not looked at: the export to ONNX, for which onnx is missing here (pip install onnx)")
+    assert told[-1] == "scn_hand: no problem found"
+
+
 @pytest.mark.parametrize("name", ["scn_hand", "patch_regression_olfactory_mr"])
 def test_an_overlay_becomes_the_settings_of_a_bundle_of_its_own(name, tmp_path, monkeypatch):
     bundles = tmp_path / "bundles"
@@ -155,6 +167,15 @@ def test_an_overlay_with_shipped_weights_finds_them_where_they_are_in_the_packag
         config = json.loads((folder / "configs" / f"{stem}.json").read_text())
         assert config["shipped_weights"] == "$@bundle_root + '/models/model.pt'"
         assert config["stride"] == 2
+    readme = (folder / "docs" / "README.md").read_text()
+    files = {path.name for path in (folder / "configs").glob("*.json")}
+    commands = [
+        line for line in readme.splitlines() if line.startswith("python -m monai.bundle") and "--config" in line
+    ]
+    named = [set(re.findall(r"configs/(\w+\.json)", line)) for line in commands]
+    assert len(named) > 5 and all(names <= files for names in named)
+    assert "--config_file configs/inference.json --dataset_dir PATH --output_dir predictions\n" in readme
+    assert "model_slim.pt" not in readme and "models/model.pt" in readme and "--overlay slim" not in readme
 
 
 def test_an_overlay_that_is_not_there_or_is_a_command_is_refused(tmp_path):

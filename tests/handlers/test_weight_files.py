@@ -221,6 +221,14 @@ def test_where_no_weights_are_found_all_places_and_the_cure_are_told(tmp_path):
     assert str(tmp_path / "b.pt") in sentence(raised, tmp_path / "a.pt")
 
 
+def test_where_an_overlay_has_shipped_weights_it_is_named(tmp_path):
+    (tmp_path / "model_slim.pt").touch()
+    with pytest.raises(
+        InputError, match="add configs/slim.json, whose weights are there, or give the file with --ckpt_path"
+    ):
+        find_weights(tmp_path / "model.pt")
+
+
 def test_a_network_is_filled_when_an_engine_starts(tmp_path):
     source, network = nn.Linear(3, 1), nn.Linear(3, 1)
     torch.save(source.state_dict(), tmp_path / "a.pt")

@@ -74,6 +74,7 @@ def test_all_with_an_overlay_are_those_that_have_it(folder, caplog):
         ({"models": "b,a", "overlay": "cpu"}, "cpu.json: there is no such config of a; give another --conf overlay"),
         ({"overlay": "slim"}, "slim.json: there is no such config of a; give another --conf overlay"),
         ({"bundles": "notes"}, "holds no bundles; give their folder as --conf bundles FOLDER"),
+        ({"modles": "a"}, "--conf modles: is no setting; did you mean --conf models?"),
     ],
 )
 def test_a_wrong_setting_is_told(folder, conf, sentence):
