@@ -63,7 +63,10 @@ def bundle_folders() -> list[Path]:
         found = sorted(path.parents[1] for path in folder.glob("*/configs/metadata.json"))
         if found:
             return found
-    raise InputError(f"{Path.cwd() / 'bundles'}: there are no bundles; run from the root of the repository.")
+    raise InputError(
+        f"{Path.cwd() / 'bundles'}: there are no bundles; run from the root of the repository, or give a bundle's folder "
+        "where the command takes one."
+    )
 
 
 def bundle_folder(name: str) -> Path:
