@@ -64,8 +64,8 @@ def bundle_folders() -> list[Path]:
         if found:
             return found
     raise InputError(
-        f"{Path.cwd() / 'bundles'}: there are no bundles; run from the root of the repository, or give a bundle's folder "
-        "where the command takes one."
+        f"{Path.cwd() / 'bundles'}: there are no bundles; run from the root of the repository, or give a "
+        "bundle's folder where the command takes one."
     )
 
 
