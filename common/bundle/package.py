@@ -197,12 +197,11 @@ def packaged_readme(source: Path, name: str) -> str:
         return text
     title, rest = text.split("\n", 1)
     label = name.removeprefix(f"{source.name}_")
-    rest = re.sub(
-        rf",'configs/{re.escape(label)}\.json'| --overlay {re.escape(label)}\b", "", rest
-    )  # its settings stand in the other configs now
+    # the overlay's settings stand in the other configs now, and other overlays are not in the zip
+    rest = re.sub(rf",'configs/{re.escape(label)}\.json'| --overlay {re.escape(label)}\b", "", rest)
     rest = re.sub(r"\"\['([^',]*)'\]\"", r"\1", rest)
     rest = rest.replace(f"model_{label}.pt", "model.pt").replace("predict with their overlay", "predict")
-    rest = re.sub(r" \(add configs/[^()]*\)", "", rest)  # overlays that are not in the zip
+    rest = re.sub(r" \(add configs/[^()]*\)", "", rest)
     return (
         f"{title}\n\nThis is {source.name} with the settings of its overlay `{label}`, which stand in `train.json` and "
         f"`inference.json` here. The text below is that of the whole bundle: `configs/{label}.json` and overlays of "

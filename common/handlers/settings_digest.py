@@ -72,7 +72,10 @@ def _described(value: Any, above: tuple[int, ...]) -> Any:
 
 def _described_code(code: CodeType) -> list[Any]:
     """JSON that tells code, with that of the functions in it, whose `repr` would tell their place in memory."""
-    constants = [_described_code(each) if isinstance(each, CodeType) else repr(each) for each in code.co_consts]
+    constants = [
+        _described_code(each) if isinstance(each, CodeType) else [_name(type(each)), _described(each, ())]
+        for each in code.co_consts
+    ]
     return [code.co_code.hex(), str(code.co_names), constants]
 
 

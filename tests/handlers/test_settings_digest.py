@@ -83,12 +83,13 @@ def test_values_of_all_kinds_are_told_apart():
 
 
 def test_a_digest_is_the_same_in_every_process():
+    function = "lambda x: (lambda y: y in {'p', 'q', 'r'})(x)"
     code = (
         "from common.handlers.settings_digest import settings_digest; "
-        "print(settings_digest({'b', 'a', 'c'}, {'y': 1, 'x': len}, eval('lambda x: (lambda y: y + 1)(x)')))"
+        f"print(settings_digest({{'b', 'a', 'c'}}, {{'y': 1, 'x': len}}, {function}))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONHASHSEED": "7"})
-    nested = eval("lambda x: (lambda y: y + 1)(x)", {"__name__": "__main__"})
+    nested = eval(function, {"__name__": "__main__"})
     assert found.stdout.strip() == settings_digest({"c", "a", "b"}, {"x": len, "y": 1}, nested), found.stderr
 
 
