@@ -1,13 +1,12 @@
 """Functions as verbs of a command line, with fire."""
 
-import difflib
 import inspect
 import os
 import re
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import fire
 from fire.decorators import SetParseFns
 
 from .data import input_error_in
-from .errors import InputError
+from .errors import InputError, did_you_mean
 
 TEXTS = {str, Path, os.PathLike}
 
@@ -59,7 +58,7 @@ def require_known_arguments(name: str, verbs: Mapping[str, Callable[..., Any]], 
         return
     verb, *given = arguments
     if verb not in verbs:
-        hint = perhaps(verb, verbs) or f"give one of {', '.join(verbs)}."
+        hint = did_you_mean(verb, verbs) or f"give one of {', '.join(verbs)}."
         raise InputError(f"{name}: has no verb {verb}; {hint}")
     known = inspect.signature(verbs[verb]).parameters
     if any(each.kind is each.VAR_KEYWORD for each in known.values()):
@@ -79,7 +78,7 @@ def require_known_arguments(name: str, verbs: Mapping[str, Callable[..., Any]], 
         elif key not in known and alone and key.removeprefix("no") in known:
             key = key.removeprefix("no")
         if key not in known:
-            hint = perhaps(key, known, "--") or f"{name} {verb} --help tells what it takes."
+            hint = did_you_mean(key, known, "--") or f"{name} {verb} --help tells what it takes."
             raise InputError(f"{name} {verb}: has no --{key}; {hint}")
         if not equals and not alone:
             given.pop(0)
@@ -97,12 +96,6 @@ def require_known_arguments(name: str, verbs: Mapping[str, Callable[..., Any]], 
 def is_flag(argument: str) -> bool:
     """Whether fire takes it for the name of an argument, as it does not with -0.5."""
     return argument.startswith("--") or re.match(r"-[a-zA-Z](=|$)", argument) is not None
-
-
-def perhaps(word: str, known: Iterable[str], dashes: str = "") -> str:
-    """The question for the known word that is most like another, empty where none is."""
-    similar = difflib.get_close_matches(word, known, n=1, cutoff=0.7)
-    return f"did you mean {dashes}{similar[0]}?" if similar else ""
 
 
 def text_or_none(text: str) -> str | None:

@@ -1,6 +1,5 @@
 """Bad input ends a command with one sentence instead of a page of traceback."""
 
-import difflib
 import inspect
 import os
 import re
@@ -16,7 +15,7 @@ from monai.bundle.scripts import run
 from tqdm import tqdm
 
 from ..data import input_error_in
-from ..errors import InputError
+from ..errors import InputError, did_you_mean
 
 
 def file_error_in(error: BaseException) -> str | None:
@@ -123,8 +122,7 @@ def require_keys(names: Iterable[str], config_file: str | Sequence[str], taken: 
     for name in names:
         key = first_key(name)
         if key not in known and not key.startswith("_") and key not in taken:
-            similar = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
-            hint = f"did you mean --{similar[0]}?" if similar else "the settings are the keys of the configs."
+            hint = did_you_mean(key, known, "--") or "the settings are the keys of the configs."
             raise InputError(f"--{name}: is no setting of {config_file}; {hint}")
 
 

@@ -144,6 +144,11 @@ def fits(content: Mapping[str, Any], key: str, own: Mapping[str, torch.Tensor]) 
     return getattr(content.get(key), "shape", None) == own[key].shape
 
 
+def shipped_overlays(folder: Path) -> list[str]:
+    """Names of the overlays whose weights `model_OVERLAY.pt` lie in a folder."""
+    return sorted(path.stem.removeprefix("model_") for path in folder.glob("model_*.pt"))
+
+
 def find_weights(*candidates: str | Path) -> str:
     """The first of some files of weights that exists; logs which, and warns where it is not the first of all.
 
@@ -156,8 +161,7 @@ def find_weights(*candidates: str | Path) -> str:
                 logger.warning("%s: there are no weights here; those of %s are taken.", candidates[0], path)
             logger.info("weights: %s", path)
             return str(path)
-    shipped = sorted(Path(candidates[0]).parent.glob("model_*.pt"))
-    overlays = [f"configs/{path.stem.removeprefix('model_')}.json" for path in shipped]
+    overlays = [f"configs/{name}.json" for name in shipped_overlays(Path(candidates[0]).parent)]
     way = f"add {' or '.join(overlays)}, whose weights are there, " if overlays else "train first, "
     raise InputError(
         f"{candidates[0]}: there are no weights here{''.join(f', nor in {p}' for p in candidates[1:])}; "

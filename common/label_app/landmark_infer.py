@@ -15,7 +15,7 @@ from monailabel.tasks.infer.bundle import BundleConstants, BundleInferTask
 from monailabel.utils.others.class_utils import unload_module
 
 from ..data.markups_files import markup_node, write_markup_nodes
-from ..handlers.checkpoint import load_weights
+from ..handlers.checkpoint import load_weights, shipped_overlays
 from ..handlers.predictions import measurement_nodes
 from ..transforms.landmark_loading import to_file_space
 from .client_errors import told_to_the_client
@@ -100,8 +100,8 @@ class LandmarkInferTask(BundleInferTask):
     def _get_network(self, device: str, data: Mapping[str, Any] | None) -> torch.nn.Module:
         path = self.get_path()
         if path is None:
-            shipped = sorted(Path(self.path[1]).parent.glob("model_*.pt"))
-            way = "".join(f"serve those there with --conf overlay {p.stem[len('model_') :]}, " for p in shipped)
+            overlays = shipped_overlays(Path(self.path[1]).parent)
+            way = "".join(f"serve those there with --conf overlay {name}, " for name in overlays)
             raise HTTPException(
                 status_code=400,
                 detail=f"{self.bundle.name}: has no weights yet; {way}train it, or put them to {self.path[1]}.",

@@ -1,6 +1,5 @@
 """Which bundles a server offers, and where they and their weights lie."""
 
-import difflib
 import json
 import logging
 import os
@@ -13,7 +12,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-from ..errors import InputError
+from ..errors import InputError, did_you_mean
 
 logger = logging.getLogger(__name__)
 
@@ -100,8 +99,8 @@ def find_bundles(conf: Mapping[str, str]) -> dict[str, ServedBundle]:
             MONAI Label's).
     """
     for key in conf.keys() - set(SETTINGS):
-        if similar := difflib.get_close_matches(key, SETTINGS, n=1, cutoff=0.75):
-            raise InputError(f"--conf {key}: is no setting; did you mean --conf {similar[0]}?")
+        if hint := did_you_mean(key, SETTINGS, "--conf "):
+            raise InputError(f"--conf {key}: is no setting; {hint}")
     folder = Path(conf["bundles"]).expanduser().resolve() if conf.get("bundles") else default_folder()
     found = {path.parents[1].name: path.parents[1] for path in sorted(folder.glob("*/configs/inference.json"))}
     if not found:
