@@ -75,15 +75,22 @@ def counting_errors(pred: torch.Tensor, truth: torch.Tensor) -> dict[str, int]:
     Returns:
         `films` with all 17 vertebrae in both; over all of them vertebrae `skipped` (no predicted vertebra lies there),
         `counted_twice` (two or more do), and `misnumbered` (predicted vertebrae that lie at another one than their
-        own), and `films_with_errors`, those with any of these.
+        own), `films_with_errors`, those with any of these, and of them `films_shifted`, those whose whole column is
+        numbered higher or lower by the same number: each vertebra is found, under another's name. Annotators who
+        count from another first vertebra make such films, too.
     """
     levels = vertebra_levels(pred, truth)
     levels = levels[(levels >= 0).all(-1)]
     visits = torch.nn.functional.one_hot(levels, VERTEBRAE).sum(-2)
-    misnumbered = levels != torch.arange(VERTEBRAE)
+    numbers = torch.arange(VERTEBRAE)
+    misnumbered = levels != numbers
+    shifts = torch.tensor([k for k in range(-(VERTEBRAE // 2), VERTEBRAE // 2 + 1) if k])
+    columns = (numbers + shifts[:, None]).clamp(0, VERTEBRAE - 1)  # past its end the last vertebra is the nearest
+    shifted = (levels[:, None] == columns).all(-1).any(-1)
     return {
         "films": len(levels),
         "films_with_errors": int(misnumbered.any(-1).sum()),
+        "films_shifted": int(shifted.sum()),
         "skipped": int((visits == 0).sum()),
         "counted_twice": int((visits > 1).sum()),
         "misnumbered": int(misnumbered.sum()),

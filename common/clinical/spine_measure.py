@@ -104,7 +104,8 @@ class SpineMeasure:
             f"Cobb angles of {cobb['films']} films: SMAPE {cobb['smape']:.2f} %, mean absolute difference {each} "
             f"degrees; MSE {summary['mean_squared_error']:.5f} of the image, "
             f"correlation {summary['correlation']:.4f}; vertebrae miscounted in "
-            f"{counting['films_with_errors']} of {counting['films']} films"
+            f"{counting['films_with_errors']} of {counting['films']} films, all by one number in "
+            f"{counting['films_shifted']} of them"
         )
 
 

@@ -89,23 +89,25 @@ def spine(levels):
 
 ALL = [float(level) for level in range(17)]
 COLUMNS = {
-    "as it is": (ALL, (0, 0, 0, 0)),
-    "0.4 of a level too low": ([level + 0.4 for level in ALL], (0, 0, 0, 0)),
-    "the sixth twice, and right from the eighth": ([*ALL[:6], 5.1, *ALL[7:]], (1, 1, 1, 1)),
-    "the sixth skipped, and so one too low to the end": ([*ALL[:5], *ALL[6:], 16.0], (1, 1, 1, 11)),
-    "one too high from the third": ([*ALL[:2], *[level - 1 for level in ALL[2:]]], (1, 1, 1, 15)),
-    "two exchanged": ([*ALL[:8], 9.0, 8.0, *ALL[10:]], (1, 0, 0, 2)),
+    "as it is": (ALL, (0, 0, 0, 0, 0)),
+    "0.4 of a level too low": ([level + 0.4 for level in ALL], (0, 0, 0, 0, 0)),
+    "the sixth twice, and right from the eighth": ([*ALL[:6], 5.1, *ALL[7:]], (1, 0, 1, 1, 1)),
+    "the sixth skipped, and so one too low to the end": ([*ALL[:5], *ALL[6:], 16.0], (1, 0, 1, 1, 11)),
+    "one too high from the third": ([*ALL[:2], *[level - 1 for level in ALL[2:]]], (1, 0, 1, 1, 15)),
+    "all one too high": ([level - 1 for level in ALL], (1, 1, 1, 1, 16)),
+    "all two too low": ([level + 2 for level in ALL], (1, 1, 2, 1, 16)),
+    "two exchanged": ([*ALL[:8], 9.0, 8.0, *ALL[10:]], (1, 0, 0, 0, 2)),
 }
 
 
 @pytest.mark.parametrize("how", COLUMNS)
 def test_vertebrae_that_are_skipped_or_counted_twice_are_counted(how):
     levels, expected = COLUMNS[how]
-    names = ("films_with_errors", "skipped", "counted_twice", "misnumbered")
+    names = ("films_with_errors", "films_shifted", "skipped", "counted_twice", "misnumbered")
     assert counting_errors(spine(levels), spine(ALL)) == {"films": 1, **dict(zip(names, expected))}
     two = counting_errors(torch.cat([spine(ALL), spine(levels)]), torch.cat([spine(ALL)] * 2))
     assert two == {"films": 2, **dict(zip(names, expected))}
-    assert vertebra_levels(spine(levels), spine(ALL)).tolist() == [[round(level) for level in levels]]
+    assert vertebra_levels(spine(levels), spine(ALL)).tolist() == [[min(16, max(0, round(level))) for level in levels]]
 
 
 def test_films_with_a_vertebra_that_is_not_known_are_not_counted():
