@@ -39,7 +39,7 @@ def vertex(heat: np.ndarray, peak: int) -> float:
     return float(np.clip(middle + (after - before) / (2 * bend), peak - 0.5, peak + 0.5)) if bend > 0 else float(peak)
 
 
-network, *configs, film = sys.argv[1:]
+network, *configs, film = sys.argv[1:] if len(sys.argv) > 3 else sys.exit(__doc__)
 config = {key: value for path in configs for key, value in json.loads(Path(path).read_text("utf-8")).items()}
 transforms = {each["_target_"].split(".")[-1]: each for each in config["preprocessing"]["transforms"]}
 grey, limits = grey_values(film), np.array(config["image_size"])

@@ -16,8 +16,8 @@ from monai.bundle.properties import InferProperties, MetaProperties, TrainProper
 
 from ..errors import InputError
 from ..handlers import load_weights
-from .location import bundle_folder, bundle_folders
-from .unpack import unpack
+from .location import bundle_folders, bundle_path
+from .unpack import unpacked
 
 SCHEMA = Path(__file__).with_name("meta_schema.json")
 FILES = (
@@ -49,11 +49,9 @@ def check(name: str, exports: bool = True) -> None:
         if name == "all":
             folders = bundle_folders()
         elif Path(name).suffix == ".zip":
-            folders = [unpack(name, scratch)]
-        elif (Path(name) / "configs").is_dir():
-            folders = [Path(name).resolve()]
+            folders = [unpacked(name, scratch)]
         else:
-            folders = [bundle_folder(name)]
+            folders = [bundle_path(name)]
         for module, what in NEEDED.items():
             if not is_installed(module) and (exports or module != "onnx"):
                 print(f"not looked at: {what}, for which {module} is missing here (pip install {module})")

@@ -11,6 +11,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ..errors import InputError
+
 
 def local_device() -> torch.device:
     """The device of this process: its own GPU where there are any, else the CPU.
@@ -56,11 +58,26 @@ def share(items: Sequence[Any]) -> list[Any]:
 
 
 def from_first(decide: Callable[[], Any]) -> Any:
-    """What the first process decides, in all processes; only there is the function called."""
-    decided = [decide() if process_rank() == 0 else None]
-    if process_count() > 1:
-        dist.broadcast_object_list(decided, src=0)
-    return decided[0]
+    """What the first process decides, in all processes; only there is the function called.
+
+    Raises:
+        Exception: what the function raises, in the first process; in the others an InputError of the same text.
+    """
+    decided, failure = None, None
+    if process_rank() == 0:
+        try:
+            decided = decide()
+        except Exception as error:
+            failure = error
+    if process_count() > 1:  # also after a failure: the others would wait for this until the connection breaks
+        message = [decided, None if failure is None else str(failure)]
+        dist.broadcast_object_list(message, src=0)
+        decided, told = message
+        if told is not None and failure is None:
+            raise InputError(told)
+    if failure is not None:
+        raise failure
+    return decided
 
 
 def from_all(value: Any) -> list[Any]:

@@ -81,6 +81,11 @@ def bundle_folder(name: str) -> Path:
     return folders[name]
 
 
+def bundle_path(name: str) -> Path:
+    """Folder of a bundle that is given by its name or its folder."""
+    return Path(name).resolve() if (Path(name) / "configs").is_dir() else bundle_folder(name)
+
+
 @functools.cache
 def package_version() -> str:
     """Version of this package and a digest of its code, such as "0.1.0+1a2b3c4d5e6f".

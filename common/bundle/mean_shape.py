@@ -3,7 +3,6 @@
 import csv
 import os
 from collections import defaultdict
-from pathlib import Path
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from ..errors import InputError
 from ..transforms.landmark_loading import load_annotated
 from ..transforms.plausibility import mean_shape_of, shape_distance
 from .compact_json import compact_json
-from .location import PACKAGE_NAME, bundle_folder
+from .location import PACKAGE_NAME, bundle_path
 from .package import read_config
 
 DECIMALS = 4
@@ -60,11 +59,6 @@ def show_plausibility(name: str, *tables: str) -> None:
             f"{table}: {len(values)} images, mean confidence {min(confidence):.2f} to {max(confidence):.2f}, "
             + ", ".join(text for text in (shapes, without) if text)
         )
-
-
-def bundle_path(name: str) -> Path:
-    """Folder of a bundle that is given by its name or its folder."""
-    return Path(name) if (Path(name) / "configs").is_dir() else bundle_folder(name)
 
 
 def measure_mean_shape(name: str, dataset_dir: str | os.PathLike, lists: list[str] | str = "training") -> None:

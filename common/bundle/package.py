@@ -193,15 +193,19 @@ def packaged_readme(source: Path, name: str) -> str:
     text = re.sub(r"(-m |['$`])common\.", rf"\1{NAME_IN_ZIP}.", text)
     text = re.sub(r"\[([^\]]*)\]\((?:\.\./){2,}[^)]*\)", r"\1", text)  # to files that are not in the zip
     text = text.replace("From the root of the repository:", "From the folder of this bundle:")
+    text = re.sub(rf"({NAME_IN_ZIP}\.bundle (?:ship \S+|plausibility)) {source.name}\b", r"\1 .", text)
     if name == source.name:
         return text
     title, rest = text.split("\n", 1)
     label = name.removeprefix(f"{source.name}_")
     # the overlay's settings stand in the other configs now, and other overlays are not in the zip
     rest = re.sub(rf",'configs/{re.escape(label)}\.json'| --overlay {re.escape(label)}\b", "", rest)
-    rest = re.sub(r"\"\['([^',]*)'\]\"", r"\1", rest)
+    rest = re.sub(r"\"\['(configs/[^',]*)'\]\"", r"\1", rest)
     rest = rest.replace(f"model_{label}.pt", "model.pt").replace("predict with their overlay", "predict")
     rest = re.sub(r" \(add configs/[^()]*\)", "", rest)
+    rest = re.sub(r"with the paper's setting(?=[,\n])", f"with the settings of `{label}`", rest)
+    rest = re.sub(r" --overlays \"\[[^\"]*\"", " --networks \"['']\"", rest)
+    rest = re.sub(r"\n?(\n| )Overlays, given after `train\.json`: [^\n]*", "", rest)
     return (
         f"{title}\n\nThis is {source.name} with the settings of its overlay `{label}`, which stand in `train.json` and "
         f"`inference.json` here. The text below is that of the whole bundle: `configs/{label}.json` and overlays of "

@@ -8,7 +8,7 @@ import torch
 from ..errors import InputError
 from ..handlers import load_weights, save_atomically
 from .check import network_of
-from .location import bundle_folder
+from .location import bundle_path
 from .package import read_overlay
 
 LARGEST = 25e6  # bytes of a file that a repository holds without git-lfs
@@ -22,7 +22,7 @@ def ship(weights: str, name: str, overlay: str | Sequence[str] | None = None) ->
 
     Args:
         weights: `model.pt` of a training (its best epoch by the validation list), or `checkpoint.pt` (its last epoch).
-        name: of the bundle.
+        name: a bundle of the repository, or its folder.
         overlay: the config that it was trained with, without `.json`; several by their order.
 
     Returns:
@@ -32,7 +32,7 @@ def ship(weights: str, name: str, overlay: str | Sequence[str] | None = None) ->
         InputError: if there is no such bundle or overlay, the weights belong to another network, are not finite or
             exceed the range of half precision, or would take more than 25 MB.
     """
-    folder = bundle_folder(name)
+    folder = bundle_path(name)
     overlays = [overlay] if isinstance(overlay, str) else list(overlay or ())
     for each in overlays:
         if Path(each).name != each or each.endswith(".json"):

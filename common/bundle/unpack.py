@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 def unpack(file: str, target: str = ".", model_info: str | None = None) -> Path:
-    """Unpack a bundle's zip after checking it.
+    """Unpack a bundle's zip after checking it, and print where the bundle is.
 
     MONAI's `download` does not look at checksums; this does.
 
@@ -33,6 +33,13 @@ def unpack(file: str, target: str = ".", model_info: str | None = None) -> Path:
         InputError: if the file is no zip of one bundle, has another checksum, holds paths that lead out of its
             folder, or the bundle's folder is there already. Nothing is then written.
     """
+    folder = unpacked(file, target, model_info)
+    print(f"unpacked: {folder}")
+    return folder
+
+
+def unpacked(file: str, target: str = ".", model_info: str | None = None) -> Path:
+    """`unpack` without a word."""
     path = Path(file)
     info = Path(model_info) if model_info else path.with_name("model_info.json")
     if not path.is_file():
@@ -55,11 +62,14 @@ def unpack(file: str, target: str = ".", model_info: str | None = None) -> Path:
         raise InputError(f"{folder}: is there already; remove it, or choose another --target.")
     with tempfile.TemporaryDirectory(dir=target) as scratch:
         try:
+            logging.disable(logging.INFO)  # MONAI tells the scratch folder, which is gone at the end
             extractall(path, scratch, has_base=False)
         except ValueError as error:
             raise InputError(f"{path}: holds paths that lead out of its folder ({error}); do not use it.") from error
         except OSError as error:
             raise InputError(f"{path}: cannot be unpacked ({error.strerror or error}); download it again.") from error
+        finally:
+            logging.disable(logging.NOTSET)
         if not (Path(scratch) / folder.name / "configs" / "metadata.json").is_file():
             raise InputError(
                 f"{path}: holds no bundle, there is no configs/metadata.json in it; give that of a bundle."

@@ -1,10 +1,13 @@
 """The app itself."""
 
 import logging
+from typing import Any
 
 from monailabel.interfaces.app import MONAILabelApp
 
 from .. import __version__
+from ..errors import InputError, did_you_mean
+from .client_errors import told_to_the_client
 from .landmark_infer import LandmarkInferTask
 from .landmark_train import LandmarkTrainTask
 from .served_bundles import find_bundles
@@ -37,6 +40,15 @@ class LandmarkApp(MONAILabelApp):
         for name, task in tasks.items():
             logger.info("%s: weights %s", name, task.get_path() or "none yet, train it first")
         return tasks
+
+    def infer(self, request: dict[str, Any], datastore: Any = None) -> dict[str, Any]:
+        """MONAI Label's answer, where the model is one of those served."""
+        name = request.get("model")
+        with told_to_the_client():
+            if name not in self.bundles:
+                hint = did_you_mean(str(name), self.bundles) or f"choose one of {', '.join(self.bundles)}."
+                raise InputError(f"{name}: is no bundle that this server serves; {hint}")
+        return super().infer(request, datastore)
 
     def init_trainers(self) -> dict[str, LandmarkTrainTask]:
         return {name: LandmarkTrainTask(bundle, self.conf) for name, bundle in self.bundles.items()}

@@ -176,6 +176,10 @@ def test_an_overlay_with_shipped_weights_finds_them_where_they_are_in_the_packag
     assert len(named) > 5 and all(names <= files for names in named)
     assert "--config_file configs/inference.json --dataset_dir PATH --output_dir predictions\n" in readme
     assert "model_slim.pt" not in readme and "models/model.pt" in readme and "--overlay slim" not in readme
+    assert "\n# train with the settings of `slim`\n" in readme and "Overlays, given" not in readme
+    verbs = [line for line in readme.splitlines() if line.startswith("python -m scripts.bundle")]
+    assert verbs[0] == "python -m scripts.bundle ship runs/hand_all/checkpoint.pt ."
+    assert verbs[1].endswith("--sizes \"[10,50,'all']\" --networks \"['']\"")
 
 
 def test_an_overlay_that_is_not_there_or_is_a_command_is_refused(tmp_path):
@@ -207,8 +211,9 @@ def test_overlays_are_laid_over_each_other_and_weights_of_another_network_are_re
     assert not list(tmp_path.glob("scn_hand_cpu_v*"))
 
 
-def test_a_zip_is_unpacked_once(release, tmp_path):
+def test_a_zip_is_unpacked_once(release, tmp_path, capsys):
     folder = unpack(str(release / ZIP), str(tmp_path))
+    assert capsys.readouterr().out == f"unpacked: {folder}\n"
     assert folder == tmp_path / "scn_hand" and list(tmp_path.iterdir()) == [folder]
     for name, content in contents(release / ZIP).items():
         assert (tmp_path / name).read_bytes() == content

@@ -232,3 +232,6 @@ def test_two_processes_do_every_image_once(scn_hand, films, out, predict, proces
     assert sorted([*first, *second]) == [str(films / name) for name in READABLE]
     predict(output_dir=tmp_path / "alone", overlays=True)
     assert content(out) == content(tmp_path / "alone")
+    status, stderr = processes.run(launcher, [*arguments, "--min_confidence", "0.5"], CUDA_VISIBLE_DEVICES="")
+    told = [f"[rank{rank}]: error: {out}: holds results of 5 of these 6 images" in stderr for rank in (0, 1)]
+    assert status == 1 and all(told) and "broadcast" not in stderr, stderr  # none waits for one that refused

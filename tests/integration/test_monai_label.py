@@ -261,6 +261,12 @@ def test_an_image_that_is_not_there_is_told_in_a_sentence(server, tmp_path):
     assert error.value.code == 400 and "has no image of this name" in json.loads(error.value.read())["detail"]
 
 
+def test_a_model_that_is_not_served_is_told_in_a_sentence(server, tmp_path):
+    with pytest.raises(urllib.error.HTTPError) as error:
+        server.infer("scn_hnd", "nofilm", tmp_path / "a.mrk.json")
+    assert error.value.code == 400 and json.loads(error.value.read())["detail"].endswith("did you mean scn_hand?")
+
+
 def test_a_training_without_saved_points_is_refused_with_a_sentence(server):
     with pytest.raises(urllib.error.HTTPError) as error:
         server.request("POST", "/train/patch_regression_ccta?run_sync=true", b"{}", "application/json")

@@ -89,10 +89,12 @@ def _node(markup, path):
 
 def main(paths):
     refused = 0
+    if not paths:
+        print("usage: python -m tests.slicer.slicer_markups FILE.mrk.json ...")
     for path in paths:
         try:
             nodes = load_markups(path)
-        except Refused as error:
+        except (OSError, Refused) as error:
             refused += 1
             print(f"refused: {error}")
             continue
