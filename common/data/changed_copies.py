@@ -75,6 +75,7 @@ def changed_copies(
     list_name: str = "test",
     reference_points: Sequence[int] = (),
     reference_length: float = 0.0,
+    reference_min_share: float = 0.01,
     degrees: float = 30.0,
     smaller: float = 0.7,
     larger: float = 1.3,
@@ -98,6 +99,8 @@ def changed_copies(
         reference_points: two landmarks, counted from 0, of known distance (`[1,5]` of the hand); with it the copies
             know their millimetres where a reference is cropped away.
         reference_length: that distance in mm.
+        reference_min_share: smallest distance of them that is believed, as a share of the landmarks' extent (as of
+            `common.transforms.MillimetreScaled`); where it is less, a copy has no millimetres.
         degrees: of the rotations, more than 0 and less than 90.
         smaller: size of the smaller content, between 0 and 1.
         larger: size of the larger content, more than 1.
@@ -132,7 +135,9 @@ def changed_copies(
     require_reference(reference_points, reference_length, len(names))
     items = load_datalist(source, list_name)[::every]
     training = load_datalist(source, "training") if info["lists"].get("training") else []
-    millimetres = MillimetreScaled(reference_points=reference_points, reference_length=reference_length)
+    millimetres = MillimetreScaled(
+        reference_points=reference_points, reference_length=reference_length, reference_min_share=reference_min_share
+    )
     lists: dict[str, list[dict]] = {change: [] for change in applied}
     try:
         root.parent.mkdir(parents=True, exist_ok=True)

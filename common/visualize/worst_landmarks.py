@@ -1,6 +1,7 @@
 """Pictures of the largest errors of an evaluation, to find out why they are there."""
 
 import csv
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,27 +27,35 @@ COLUMNS = 5
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
 
-def draw_worst(errors: str, picture: str, count: int = 20) -> list[str]:
+def draw_worst(errors: str, picture: str, count: int = 20, of_each_image: int | None = None) -> list[str]:
     """Draw the landmarks with the largest errors of an evaluation, each with its surroundings, and print them.
 
     Args:
         errors: `errors.csv` of an evaluation; its images must be where they were.
         picture: PNG or JPEG to write.
         count: how many landmarks.
+        of_each_image: at most this many of one image, where a single fault moves many, as of a spine that is counted
+            from another vertebra.
 
     Returns:
         the printed lines: error, landmark, image, confidence.
 
     Raises:
         InputError: if the table is none of an evaluation, holds no measured error, an image cannot be read, the picture
-            is none of these files, or the count is no number from 1 on.
+            is none of these files, or a count is no number from 1 on.
     """
-    if type(count) is not int or count < 1:
-        raise InputError(f"{picture}: cannot show {count} landmarks; give a whole number from 1 on.")
+    for number in (count, of_each_image):
+        if number is not None and (type(number) is not int or number < 1):
+            raise InputError(f"{picture}: cannot show {number} landmarks; give a whole number from 1 on.")
     path = Path(picture)
     if path.suffix.lower() not in FORMATS or path.is_dir():
         raise InputError(f"{picture}: is no file to write a picture to; give one that ends in {', '.join(FORMATS)}.")
-    rows = read_rows(errors)
+    seen: Counter[str] = Counter()
+    rows = []
+    for row in read_rows(errors):
+        seen[row["image"]] += 1
+        if of_each_image is None or seen[row["image"]] <= of_each_image:
+            rows.append(row)
     lines, drawn = [], []
     for row in rows[:count]:
         line = f"{row['error']:.2f} {row['unit']} {row['landmark']}, {Path(row['image']).name}"

@@ -123,6 +123,17 @@ def test_a_reference_of_known_length_gives_millimetres_to_copies_that_have_lost_
     assert item["spacing"] == pytest.approx([50 / np.hypot(20, 72)] * 2)
 
 
+def test_a_reference_whose_ends_are_on_one_place_gives_no_millimetres(copies, tmp_path):
+    points = [*POINTS[:3], [POINTS[2][0] + 0.5, POINTS[2][1]]]  # half a pixel as 50 mm: errors would be metres
+    items = [{"image": load_datalist(copies, "unchanged")[0]["image"], "landmarks": points}]
+    write_datalist(tmp_path, name="odd", phantom=True, landmarks=[*"abcd"], test=items)
+    reference = {"reference_points": [2, 3], "reference_length": 50.0}
+    changed_copies(str(tmp_path), str(tmp_path / "copies"), **reference)
+    assert "spacing" not in load_datalist(tmp_path / "copies", "unchanged")[0]
+    changed_copies(str(tmp_path), str(tmp_path / "believed"), **reference, reference_min_share=0.001)
+    assert load_datalist(tmp_path / "believed", "unchanged")[0]["spacing"] == pytest.approx([100, 100])
+
+
 def test_a_data_set_without_names_is_refused_since_its_files_may_have_any_order(copies, tmp_path):
     write_datalist(tmp_path, name="unnamed", phantom=True, test=load_datalist(copies, "unchanged"))
     with pytest.raises(InputError, match="names no landmarks; list their names under 'landmarks'"):

@@ -54,6 +54,19 @@ def test_the_largest_errors_come_first_with_both_points_on_the_film(film, tmp_pa
         assert has(part, PREDICTION) and has(part, TRUTH)
 
 
+def test_of_each_image_as_many_as_wanted(film, tmp_path):
+    Image.open(film).save(tmp_path / "other.png")
+    found = [["a", 9.0, "mm"], ["b", 8.0, "mm"], ["c", 7.0, "mm"]]
+    points = ["measured", 0.5, -100, -200, -105, -200]
+    path = table(tmp_path / "errors.csv", film, [[*row, *points] for row in found])
+    with open(path, "a", newline="") as file:
+        csv.writer(file).writerow([tmp_path / "other.png", "d", 1.0, "mm", *points])
+    lines = [draw_worst(path, str(tmp_path / "worst.png"), 3, number) for number in (None, 1, 2)]
+    assert ["".join(line.split()[2] for line in each) for each in lines] == ["a,b,c,", "a,d,", "a,b,d,"]
+    with pytest.raises(InputError, match="cannot show 0 landmarks"):
+        draw_worst(path, str(tmp_path / "worst.png"), of_each_image=0)
+
+
 def test_a_volume_is_shown_in_three_planes(tmp_path):
     voxels = np.random.default_rng(0).normal(100, 5, (30, 24, 20)).astype(np.float32)
     nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / "scan.nii.gz")
