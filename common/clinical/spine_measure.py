@@ -8,9 +8,15 @@ import torch
 
 from ..data.spine import SPINE_LANDMARKS
 from ..metrics import bootstrap_interval, bootstrap_over_images, radial_errors
-from .cobb import COBB_ANGLES, cobb_angles, cobb_smape, cobb_smape_per_film
+from .cobb import COBB_ANGLES, VERTEBRAE, cobb_angles, cobb_smape, cobb_smape_per_film
 from .film import Film, evaluated_film
-from .spine_errors import counting_errors, image_fractions, mean_squared_fraction, pooled_correlation
+from .spine_errors import (
+    counting_errors,
+    image_fractions,
+    mean_squared_fraction,
+    pooled_correlation,
+    vertebra_levels,
+)
 
 
 class SpineMeasure:
@@ -21,6 +27,8 @@ class SpineMeasure:
     - `percent_of_image_height`: the mean radial error; `mean_squared_error`: as a fraction of the image, over films,
       points and axes; `correlation`: Pearson's, of all coordinates together, as fractions of the image;
     - `counting`: how often a vertebra is skipped, counted twice or misnumbered (`counting_errors`);
+    - `counted_right`: how many `films` have no such error, and their `percent_of_image_height` and Cobb `smape`: what
+      the points would be worth if vertebrae were counted right on all;
     - `cobb`: `films` with predicted and true angles, `smape` in percent, `mean_absolute_difference` of each angle in
       degrees, against the angles of the true corners;
     - `cobb_published`, where items carry published angles: the same against these, and their `smape_floor`, that of
@@ -80,12 +88,25 @@ class SpineMeasure:
             **{name: measure(np.arange(count)) for name, measure in measures.items()},
             "ci95": {name: bootstrap_over_images(count, measure) for name, measure in measures.items()},
             "counting": counting_errors(corners["predicted"], corners["true"]),
+            "counted_right": self.counted_right(corners, angles, errors),
             "cobb": cobb_errors(angles["predicted"], angles["true"]),
         }
         if "published" in angles:
             published = cobb_errors(angles["predicted"], angles["published"])
             result["cobb_published"] = {**published, "smape_floor": cobb_smape(angles["true"], angles["published"])}
         return result
+
+    @staticmethod
+    def counted_right(
+        corners: dict[str, torch.Tensor], angles: dict[str, torch.Tensor], errors: torch.Tensor
+    ) -> dict[str, float]:
+        """Of `errors` (B, 68), shares of the image height, and `angles`: films whose vertebrae all lie at their own."""
+        right = (vertebra_levels(corners["predicted"], corners["true"]) == torch.arange(VERTEBRAE)).all(-1)
+        return {
+            "films": int(right.sum()),
+            "percent_of_image_height": float(100 * errors[right].nanmean()),
+            "smape": cobb_smape(angles["predicted"][right], angles["true"][right]),
+        }
 
     def tables(self) -> dict[str, list[list[Any]]]:
         angles = self.angles()

@@ -265,6 +265,11 @@ def test_the_spine_report_has_cobb_angles_and_errors_of_the_image(tmp_path, caps
     counting = {"films": 3, "films_with_errors": 1, "films_shifted": 0}
     counting |= {"skipped": 1, "counted_twice": 1, "misnumbered": 12}
     assert spine["counting"] == counting
+    right = np.linalg.norm(pred - truth, axis=-1)[[0, 2]].mean() / 1.6
+    smape = [100 * difference[i].sum() / (angles + true_angles)[i].sum() for i in (0, 2)]
+    assert spine["counted_right"]["films"] == 2
+    assert spine["counted_right"]["percent_of_image_height"] == pytest.approx(right)
+    assert spine["counted_right"]["smape"] == pytest.approx(np.mean(smape))
     each_film = [np.linalg.norm(pred - truth, axis=-1)[i].mean() / 1.6 for i in range(3)]
     low, high = spine["ci95"]["percent_of_image_height"]
     assert min(each_film) <= low < spine["percent_of_image_height"] < high <= max(each_film) + 1e-9
@@ -359,6 +364,7 @@ def test_films_on_which_nothing_was_found_have_no_errors_and_no_intervals(tmp_pa
     assert spine["percent_of_image_height"] is None
     assert set(map(tuple, spine["ci95"].values())) == {(None, None)}
     assert spine["counting"]["films"] == spine["cobb"]["films"] == 0
+    assert spine["counted_right"] == {"films": 0, "percent_of_image_height": None, "smape": None}
     assert spine["cobb"]["ci95"]["smape"] == [None, None]
 
 
