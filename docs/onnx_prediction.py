@@ -2,7 +2,7 @@
 
     python docs/onnx_prediction.py model.onnx bundles/scn_hand/configs/inference.json film.png
 
-For scn_hand, farnet_* and dacn_spine; overlays of the training (cpu.json) are given after inference.json.
+For scn_hand, farnet_* and dacn_spine; overlays (cpu.json) follow inference.json. One view, no smoothing, no chain.
 """
 
 import json
