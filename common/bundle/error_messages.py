@@ -79,8 +79,11 @@ def require_known_settings(arguments: Sequence[str]) -> None:
     require_keys(given, files, taken=inspect.signature(run).parameters)
     config = ConfigParser.load_config_files(files)
     for name, text in given.items():
+        value = fire.parser.DefaultParseValue(text)
+        if value is None and config.get(name, ...) is not None and name not in inspect.signature(run).parameters:
+            raise InputError(f"--{name} None: MONAI leaves out what is None; write --{name} '$None'.")
         if name in config:
-            require_kind(name, fire.parser.DefaultParseValue(text), config[name])
+            require_kind(name, value, config[name])
 
 
 def require_kind(name: str, value: Any, default: Any) -> None:
