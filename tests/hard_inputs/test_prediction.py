@@ -139,7 +139,7 @@ def test_the_command_on_a_folder_of_hard_films_has_no_traceback_and_a_status(pre
     names = list(dict.fromkeys(names))
     for name in names:
         FILMS[name].make(folder / name)
-    settings = {**predict.settings, "dataset_dir": folder, "output_dir": tmp_path / "out", "prediction_lists": None}
+    settings = {**predict.settings, "dataset_dir": folder, "output_dir": tmp_path / "out", "prediction_lists": []}
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(predict.config)]
     command += [text for key, value in settings.items() for text in (f"--{key}", str(value))]
     done = subprocess.run(command, cwd=predict.config.parents[3], capture_output=True, timeout=300)

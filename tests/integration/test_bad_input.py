@@ -434,7 +434,7 @@ def test_a_film_of_one_pixel_and_a_constant_one_are_predicted_with_a_warning(tmp
 
 
 def test_the_status_of_the_command_says_that_a_file_could_not_be_read(mixed, tmp_path, weights):
-    settings = {**TINY, "dataset_dir": mixed[0], "prediction_lists": None, "output_dir": tmp_path / "out",
+    settings = {**TINY, "dataset_dir": mixed[0], "prediction_lists": [], "output_dir": tmp_path / "out",
                 "ckpt_path": weights}  # fmt: skip
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(CONFIGS / "inference.json")]
     command += [text for key, value in settings.items() for text in (f"--{key}", str(value))]
