@@ -2,4 +2,4 @@
 
 from .distributed import distribute, end_process_group, local_device, share_prediction, start_process_group
 from .error_messages import show_input_errors
-from .location import bundle_root
+from .location import bundle_mean_shape, bundle_root

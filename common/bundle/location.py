@@ -5,6 +5,8 @@ import hashlib
 import sys
 from pathlib import Path
 
+from monai.bundle import ConfigParser
+
 from .. import __version__
 from ..errors import InputError
 
@@ -51,6 +53,19 @@ def is_bundle(folder: Path, name: str) -> bool:
         return f"bundle_root('{name}'" in config.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return False
+
+
+def bundle_mean_shape(folder: str | Path) -> list[list[float]]:
+    """The mean shape of a bundle's landmarks in its inference.json (`plausibility`), for other configs and commands.
+
+    Args:
+        folder: of the bundle.
+
+    Returns:
+        (N, D) in the axes of world coordinates, of size 1; empty where there is none.
+    """
+    config = ConfigParser.load_config_file(str(Path(folder) / "configs" / "inference.json"))
+    return config.get("plausibility", {}).get("mean_shape", [])
 
 
 def bundle_folders() -> list[Path]:

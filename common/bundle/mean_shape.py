@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..transforms.landmark_loading import load_annotated
 from ..transforms.plausibility import mean_shape_of, shape_distance
 from .compact_json import compact_json
-from .location import PACKAGE_NAME, bundle_path
+from .location import PACKAGE_NAME, bundle_mean_shape, bundle_path
 from .package import read_config
 
 DECIMALS = 4
@@ -31,8 +31,7 @@ def show_plausibility(name: str, *tables: str) -> None:
     Raises:
         InputError: if the bundle has no mean shape, or a table is none of its landmarks.
     """
-    config = read_config(bundle_path(name) / "configs" / "inference.json")
-    mean = np.array(config.get("plausibility", {}).get("mean_shape", []))
+    mean = np.array(bundle_mean_shape(bundle_path(name)))
     if not mean.size:
         raise InputError(f"{name}: has no mean shape; measure one with python -m {PACKAGE_NAME}.bundle mean_shape.")
     if not tables:

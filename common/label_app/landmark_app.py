@@ -42,7 +42,11 @@ class LandmarkApp(MONAILabelApp):
         return tasks
 
     def infer(self, request: dict[str, Any], datastore: Any = None) -> dict[str, Any]:
-        """MONAI Label's answer, where the model is one of those served."""
+        """MONAI Label's answer, where the model is one of those served.
+
+        Raises:
+            HTTPException: 400, with a sentence, if it is not.
+        """
         name = request.get("model")
         with told_to_the_client():
             if name not in self.bundles:
