@@ -79,6 +79,8 @@ class LandmarkDataset(CacheDataset):
             super().__init__(data, transform, cache_rate=cache_rate, num_workers=num_workers, progress=progress)
 
     def _transform(self, index: int) -> Any:
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)  # ends `for item in dataset`
         index %= len(self)
         seed_transform(self.transform, self.seed, self.epoch, index)
         with unwrapped_input_errors():

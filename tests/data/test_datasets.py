@@ -1,3 +1,4 @@
+import itertools
 import logging
 import pickle
 
@@ -102,6 +103,15 @@ def test_caching_changes_no_augmentation():
 def test_items_may_be_counted_from_the_end():
     data = dataset()
     assert data[-1]["image"].tolist() == data[5]["image"].tolist()
+
+
+@pytest.mark.parametrize("cache_rate", [0.0, 1.0])
+def test_iterating_ends_after_the_last_item(cache_rate):
+    data = dataset(cache_rate=cache_rate)
+    assert len(list(itertools.islice(data, 20))) == 6
+    for index in (6, -7):
+        with pytest.raises(IndexError):
+            data[index]
 
 
 def test_a_list_of_transforms_one_and_none_are_taken():
