@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import pickle
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -219,7 +220,7 @@ def plain(value: Any) -> bool:
 
 
 class ResumableCheckpoint:
-    """Save the whole state of a training run after every `interval` epochs, and go on from there.
+    """Save the whole state of a training run after every `interval` epochs or `seconds`, and go on from there.
 
     Writes `checkpoint.pt` or a file of another name (model, loss, optimiser, scheduler, epoch, best metric), and
     `model.pt`: the weights of the epoch with the best key metric of the evaluator, or of the last epoch where there is
@@ -227,7 +228,7 @@ class ResumableCheckpoint:
     `model.pt` is written. Both are written atomically by the process of rank 0. Attach it as the last handler of the
     trainer.
 
-    An interrupted run starts again at the epoch that it was in; with `EpochSeed` it ends as if it had never stopped.
+    An interrupted run starts again after the last saved epoch; with `EpochSeed` it ends as if it had never stopped.
     A trainer that runs again in the same process, as a federated client does for every round, goes on with the weights
     that its network has then.
 
@@ -236,7 +237,9 @@ class ResumableCheckpoint:
         objects: what to save and to restore, by name: modules, optimisers, schedulers, scalers; "model" is the
             network.
         evaluator: engine whose `state.best_metric` decides about `model.pt`.
-        interval: epochs between two checkpoints; the last epoch always has one.
+        interval: epochs between two checkpoints; the last epoch always has one, and so has an epoch that ends `seconds`
+            or more after the last checkpoint, so that little is lost where validations are hours apart.
+        seconds: of that.
         resume: whether to start from an existing `checkpoint.pt`.
         name: of the file that holds the whole state.
         identity: what the run is about (landmarks, image names ...): a checkpoint with another identity is refused.
@@ -248,6 +251,7 @@ class ResumableCheckpoint:
         objects: Mapping[str, Any],
         evaluator: Engine | None = None,
         interval: int = 1,
+        seconds: float = 120.0,
         resume: bool = True,
         identity: Iterable[Any] = (),
         name: str = "checkpoint.pt",
@@ -257,10 +261,12 @@ class ResumableCheckpoint:
         self.objects = {name: getattr(o, "module", o) for name, o in objects.items()}
         self.evaluator = evaluator
         self.interval = interval
+        self.seconds = seconds
         self.resume = resume
         digest = hashlib.sha256("\n".join(map(str, identity)).encode()).digest()
         self.identity = torch.frombuffer(bytearray(digest), dtype=torch.uint8)
         self.saved_best_epoch = -1
+        self.saved_at = time.monotonic()
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self.start)
@@ -273,6 +279,7 @@ class ResumableCheckpoint:
             InputError: if the folder cannot be written, or the checkpoint belongs to another run or to other settings
                 of the learning rate or its schedule.
         """
+        self.saved_at = time.monotonic()
         if engine.state.rank == 0:
             require_writable(self.path.parent)
         if self.evaluator is not None:
@@ -317,7 +324,8 @@ class ResumableCheckpoint:
         best_epoch = state.best_metric_epoch if state is not None else engine.state.epoch
         last = engine.state.epoch >= engine.state.max_epochs
         new_best = best_epoch >= 0 and best_epoch != self.saved_best_epoch
-        due = engine.state.epoch % self.interval == 0 or last
+        late = time.monotonic() - self.saved_at >= self.seconds
+        due = engine.state.epoch % self.interval == 0 or last or late
         if engine.state.rank != 0 or not (due or (state is not None and new_best)):
             return
         weights = self.objects["model"].state_dict().values()
@@ -331,3 +339,4 @@ class ResumableCheckpoint:
         content["progress"] = torch.tensor([engine.state.epoch, best_epoch, best_metric], dtype=torch.float64)
         content["identity"] = self.identity
         save_atomically(content, self.path)
+        self.saved_at = time.monotonic()

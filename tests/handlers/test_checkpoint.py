@@ -1,4 +1,5 @@
 import errno
+import itertools
 import os
 from types import SimpleNamespace
 
@@ -136,6 +137,17 @@ def test_between_checkpoints_only_a_new_best_is_saved(tmp_path):
     assert progress(tmp_path) == [4, 4, 2.0]
     training(tmp_path, [3.0, 4.0, 5.0, 2.0, 6.0, 7.0, 8.0], interval=3)
     assert progress(tmp_path) == [7, 4, 2.0]  # the last epoch always has one
+
+
+def test_an_epoch_long_after_the_last_checkpoint_is_saved_too(tmp_path, monkeypatch):
+    errors = [3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]
+    clock = itertools.count(0.0, 50.0)  # each look at it is 50 seconds later; there are two before the first epoch
+    monkeypatch.setattr("common.handlers.checkpoint.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    training(tmp_path, errors, validate=False, interval=100, fail_in=5)
+    assert progress(tmp_path)[0] == 3
+    monkeypatch.undo()
+    run = training(tmp_path, errors, validate=False, interval=100)
+    assert run.epochs == [4, 5, 6, 7]
 
 
 def test_a_finished_run_says_that_nothing_is_left(tmp_path, caplog):
