@@ -10,6 +10,49 @@ from torch.nn.functional import affine_grid, grid_sample
 from .autocast import AutocastInferer
 
 
+class OtherViews:
+    """Images as they would be, had they been mirrored, their grey values inverted, or both.
+
+    Args:
+        mirror_axis: spatial axis that is mirrored, 0 for x; None for no mirror.
+        inversion: the sum of a grey value and its inverse (0 for images in [-1, 1], 1 for [0, 1]); None for no
+            inversion.
+        padding: grey value of the rows and columns that were padded to an image, which an inversion leaves as they
+            are; None where it inverts them too.
+
+    Attributes:
+        kinds: pairs of bool, mirrored and inverted, of the views other than the image itself.
+    """
+
+    def __init__(
+        self, mirror_axis: int | None = None, inversion: float | None = None, padding: float | None = None
+    ) -> None:
+        self.mirror_axis = mirror_axis
+        self.inversion = inversion
+        self.padding = padding
+        mirrors = [False] if mirror_axis is None else [False, True]
+        inversions = [False] if inversion is None else [False, True]
+        self.kinds = [(mirrored, inverted) for inverted in inversions for mirrored in mirrors][1:]
+
+    def view(self, images: torch.Tensor, mirrored: bool, inverted: bool) -> torch.Tensor:
+        """That view of images (B, C, *spatial), of the same shape."""
+        images = self.invert(images) if inverted else images
+        return self.mirror(images) if mirrored else images
+
+    def invert(self, images: torch.Tensor) -> torch.Tensor:
+        inverse = self.inversion - images
+        if self.padding is None:
+            return inverse
+        content = (images != self.padding).any(1, keepdim=True)
+        for axis in range(2, images.ndim):  # rows and columns in which anything is not padding
+            others = [other for other in range(2, images.ndim) if other != axis]
+            inverse = inverse.where(content.any(dim=others, keepdim=True), self.padding)
+        return inverse
+
+    def mirror(self, images: torch.Tensor) -> torch.Tensor:
+        return images.flip(2 + self.mirror_axis)
+
+
 class ViewSelectingInferer(AutocastInferer):
     """Heatmaps of that view of an image of which the network is surest.
 
@@ -22,11 +65,7 @@ class ViewSelectingInferer(AutocastInferer):
     are averaged (flat images only): errors of a network that sees each of them otherwise cancel in part.
 
     Args:
-        mirror_axis: spatial axis that is mirrored, 0 for x; None for no mirror.
-        inversion: the sum of a grey value and its inverse (0 for images in [-1, 1], 1 for [0, 1]); None for no
-            inversion.
-        padding: grey value of the rows and columns that were padded to an image, which an inversion leaves as they
-            are; None where it inverts them too.
+        mirror_axis, inversion, padding: of `OtherViews`.
         enough: mean confidence with which the first view is taken without a look at the others.
         turns: degrees by which the image is turned, from x towards y.
         scales: factors by which it is enlarged.
@@ -44,14 +83,9 @@ class ViewSelectingInferer(AutocastInferer):
         dtype: str = "float32",
     ) -> None:
         super().__init__(dtype)
-        self.mirror_axis = mirror_axis
-        self.inversion = inversion
-        self.padding = padding
+        self.others = OtherViews(mirror_axis, inversion, padding)
         self.enough = enough
         self.motions = [*((turn, 1.0) for turn in turns), *((0.0, scale) for scale in scales)]
-        mirrors = [False] if mirror_axis is None else [False, True]
-        inversions = [False] if inversion is None else [False, True]
-        self.views = [(mirrored, inverted) for inverted in inversions for mirrored in mirrors]
 
     def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """Images (B, C, *spatial) -> heatmaps (B, N, *spatial)."""
@@ -61,9 +95,8 @@ class ViewSelectingInferer(AutocastInferer):
         unsure = (confidence < self.enough).nonzero().flatten()
         flipped = torch.zeros(len(images), dtype=torch.bool, device=images.device)
         seen = images.clone() if len(unsure) else images
-        for mirrored, inverted in self.views[1:] if len(unsure) else []:
-            view = self.invert(images[unsure]) if inverted else images[unsure]
-            view = self.mirror(view) if mirrored else view
+        for mirrored, inverted in self.others.kinds if len(unsure) else []:
+            view = self.others.view(images[unsure], mirrored, inverted)
             found = super().__call__(view, network, *args, **kwargs)
             surer = mean_confidence(found)
             better = surer > confidence[unsure]
@@ -75,22 +108,8 @@ class ViewSelectingInferer(AutocastInferer):
             heatmaps = heatmaps + move(moved, -turn, 1 / scale, "zeros")
         heatmaps = heatmaps / (1 + len(self.motions)) if self.motions else heatmaps
         if flipped.any():
-            heatmaps[flipped] = self.mirror(heatmaps[flipped])
+            heatmaps[flipped] = self.others.mirror(heatmaps[flipped])
         return heatmaps
-
-    def invert(self, images: torch.Tensor) -> torch.Tensor:
-        """Images (B, C, *spatial) with inverted grey values."""
-        inverse = self.inversion - images
-        if self.padding is None:
-            return inverse
-        content = (images != self.padding).any(1, keepdim=True)
-        for axis in range(2, images.ndim):  # rows and columns in which anything is not padding
-            others = [other for other in range(2, images.ndim) if other != axis]
-            inverse = inverse.where(content.any(dim=others, keepdim=True), self.padding)
-        return inverse
-
-    def mirror(self, images: torch.Tensor) -> torch.Tensor:
-        return images.flip(2 + self.mirror_axis)
 
 
 def move(images: torch.Tensor, turn: float, scale: float, padding_mode: str) -> torch.Tensor:

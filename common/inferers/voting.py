@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .autocast import AutocastInferer
+from .view_selection import OtherViews
 
 
 class VotingInferer(AutocastInferer):
@@ -20,18 +21,31 @@ class VotingInferer(AutocastInferer):
             image, beside a margin of half its receptive field, so that the result is the same as in one piece; None
             for one piece.
         local: whether local networks that have been trained refine the landmarks.
+        mirror_axis, inversion: of `OtherViews`, for networks that have seen neither mirrored nor inverted films: where
+            the mean confidence of the landmarks is under `enough`, these views are looked at too, and the landmarks
+            are those of the view with the highest, on the image as it is.
+        enough: mean confidence with which the first view is taken without a look at the others.
         dtype: of `AutocastInferer`.
     """
 
     def __init__(
-        self, tile_size: Sequence[int] | int | None = None, local: bool = True, dtype: str = "float32"
+        self,
+        tile_size: Sequence[int] | int | None = None,
+        local: bool = True,
+        mirror_axis: int | None = None,
+        inversion: float | None = None,
+        enough: float = 0.4,
+        dtype: str = "float32",
     ) -> None:
         super().__init__(dtype)
         self.tile_size = tile_size
         self.local = local
+        self.others = OtherViews(mirror_axis, inversion)
+        self.enough = enough
 
     def __call__(self, inputs: torch.Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Images (B, C, *spatial) -> (B, N, D + 2): voxels, confidence, spread of the votes in voxels."""
+        images = torch.Tensor.as_subclass(inputs, torch.Tensor)
         network = getattr(network, "module", network)
 
         def localise(image: torch.Tensor) -> torch.Tensor:
@@ -42,7 +56,18 @@ class VotingInferer(AutocastInferer):
             points, confidence, spread = network.vote(grid, network.grid_spacing)
             return torch.cat([points, confidence.unsqueeze(-1), spread.unsqueeze(-1)], -1)
 
-        return super().__call__(torch.Tensor.as_subclass(inputs, torch.Tensor), localise)
+        found = super().__call__(images, localise)
+        confidence = found[..., -2].mean(1)
+        unsure = (confidence < self.enough).nonzero().flatten()
+        for mirrored, inverted in self.others.kinds if len(unsure) else []:
+            again = super().__call__(self.others.view(images[unsure], mirrored, inverted), localise)
+            if mirrored:
+                axis = self.others.mirror_axis
+                again[..., axis] = images.shape[2 + axis] - 1 - again[..., axis]
+            surer = again[..., -2].mean(1)
+            better = surer > confidence[unsure]
+            found[unsure[better]], confidence[unsure[better]] = again[better], surer[better]
+        return found
 
 
 def tiled_grid(global_net: nn.Module, image: torch.Tensor, tile_size: Sequence[int] | int) -> torch.Tensor:

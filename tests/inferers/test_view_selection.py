@@ -86,8 +86,8 @@ def test_padding_stays_dark_in_an_inverted_view(padded):
     image = torch.nn.functional.pad(film, width)[None, None]
     expected = torch.nn.functional.pad(1 - film, width)[None, None]
     batch, inverted = torch.cat([image, image.flip(2)]), torch.cat([expected, expected.flip(2)])
-    torch.testing.assert_close(ViewSelectingInferer(0, 1.0, padding=0.0).invert(batch), inverted)
-    torch.testing.assert_close(ViewSelectingInferer(0, 1.0).invert(batch), 1 - batch)
+    torch.testing.assert_close(ViewSelectingInferer(0, 1.0, padding=0.0).others.invert(batch), inverted)
+    torch.testing.assert_close(ViewSelectingInferer(0, 1.0).others.invert(batch), 1 - batch)
 
 
 def test_a_padded_film_with_inverted_grey_values_is_known():

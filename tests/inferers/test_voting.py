@@ -7,7 +7,7 @@ import torch
 from monai.data import MetaTensor
 from torch import nn
 
-from common.inferers import VotingInferer, autocast, tiled_grid
+from common.inferers import OtherViews, VotingInferer, autocast, tiled_grid
 from common.networks import PatchRegressionNet
 
 SHALLOW = {"filters": (3, 4, 6), "blocks": (1, 1), "head_filters": 5, "local_filters": (3, 4), "local_head_filters": 5}
@@ -97,3 +97,46 @@ def test_half_precision_finds_nearly_the_same(tile_size, monkeypatch):
         half = VotingInferer(tile_size, dtype="bfloat16")(image, network)
         full = VotingInferer(tile_size)(image, network)
     assert half.dtype == torch.float32 and 1e-5 < (half - full).abs().max() < 1.0
+
+
+class KnowsOneImage(nn.Module):
+    """Sure of its landmarks in one image, at places of which none is its own mirror, and of nothing in any other."""
+
+    def __init__(self, image):
+        super().__init__()
+        self.known = image
+        self.seen = 0
+
+    def forward(self, images):
+        self.seen += len(images)
+        return images
+
+    def refine(self, images, grid):
+        known = torch.stack([torch.allclose(image, self.known) * torch.ones(()) for image in images])
+        found = torch.tensor([[3.0, 5.0, 0.9, 1.0], [7.0, 2.0, 0.7, 2.0]]).expand(len(images), 2, 4).clone()
+        found[..., 2] *= known.unsqueeze(-1).clamp(min=0.1)
+        return found
+
+
+VIEWS = [(False, False), (True, False), (False, True), (True, True)]
+
+
+@pytest.mark.parametrize(("axis", "last"), [(0, 9), (1, 7)])
+def test_the_surest_view_is_taken_and_its_points_lie_on_the_image_as_it_is(axis, last):
+    torch.manual_seed(0)
+    image = torch.rand(1, 10, 8)
+    network = KnowsOneImage(image)
+    batch = torch.stack([OtherViews(axis, 1.0).view(image[None], *view)[0] for view in VIEWS])
+    found = VotingInferer(mirror_axis=axis, inversion=1.0)(batch, network)
+    there = network.refine(image[None], None)[0]
+    mirrored = there.clone()
+    mirrored[:, axis] = last - there[:, axis]
+    torch.testing.assert_close(found, torch.stack([there, mirrored, there, mirrored]))
+    assert network.seen == 4 + 3 * 3  # the first is sure at once
+
+
+def test_without_other_views_or_where_it_is_sure_an_image_is_seen_once():
+    network = KnowsOneImage(torch.rand(1, 10, 8))
+    for inferer in (VotingInferer(), VotingInferer(mirror_axis=0, inversion=1.0, enough=0.05)):
+        network.seen = 0
+        assert inferer(torch.rand(3, 1, 10, 8), network)[..., 2].amax() < 0.1 and network.seen == 3
