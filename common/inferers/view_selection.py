@@ -11,7 +11,7 @@ from .autocast import AutocastInferer
 
 
 class OtherViews:
-    """Images as they would be, had they been mirrored, their grey values inverted, or both.
+    """Images as they would be, had they been mirrored, their grey values inverted, or both; the surest of them.
 
     Args:
         mirror_axis: spatial axis that is mirrored, 0 for x; None for no mirror.
@@ -39,7 +39,41 @@ class OtherViews:
         images = self.invert(images) if inverted else images
         return self.mirror(images) if mirrored else images
 
+    def surest(
+        self,
+        images: torch.Tensor,
+        predict: Callable[[torch.Tensor], torch.Tensor],
+        confidence: Callable[[torch.Tensor], torch.Tensor],
+        enough: float,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What a network finds in that view of each image of which it is surest.
+
+        Args:
+            images: shape (B, C, *spatial).
+            predict: from images to results (B, ...).
+            confidence: from results to (B,).
+            enough: confidence with which an image is taken as it is, without a look at the others.
+
+        Returns:
+            results (B, ...) on the views, these views (B, C, *spatial), and which of them are mirrored, (B,), bool.
+        """
+        results = predict(images)
+        best = confidence(results)
+        unsure = (best < enough).nonzero().flatten()
+        mirrors = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+        views = images.clone() if len(unsure) else images
+        for mirrored, inverted in self.kinds if len(unsure) else []:
+            view = self.view(images[unsure], mirrored, inverted)
+            found = predict(view)
+            surer = confidence(found)
+            better = surer > best[unsure]
+            chosen = unsure[better]
+            results[chosen], views[chosen] = found[better], view[better]
+            best[chosen], mirrors[chosen] = surer[better], mirrored
+        return results, views, mirrors
+
     def invert(self, images: torch.Tensor) -> torch.Tensor:
+        """Images (B, C, *spatial) with inverted grey values."""
         inverse = self.inversion - images
         if self.padding is None:
             return inverse
@@ -50,6 +84,7 @@ class OtherViews:
         return inverse
 
     def mirror(self, images: torch.Tensor) -> torch.Tensor:
+        """Images or heatmaps (B, C, *spatial) in the mirror."""
         return images.flip(2 + self.mirror_axis)
 
 
@@ -90,25 +125,17 @@ class ViewSelectingInferer(AutocastInferer):
     def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """Images (B, C, *spatial) -> heatmaps (B, N, *spatial)."""
         images = torch.Tensor.as_subclass(inputs, torch.Tensor)  # the affine of a MetaTensor would be that of no mirror
-        heatmaps = super().__call__(images, network, *args, **kwargs)
-        confidence = mean_confidence(heatmaps)
-        unsure = (confidence < self.enough).nonzero().flatten()
-        flipped = torch.zeros(len(images), dtype=torch.bool, device=images.device)
-        seen = images.clone() if len(unsure) else images
-        for mirrored, inverted in self.others.kinds if len(unsure) else []:
-            view = self.others.view(images[unsure], mirrored, inverted)
-            found = super().__call__(view, network, *args, **kwargs)
-            surer = mean_confidence(found)
-            better = surer > confidence[unsure]
-            chosen = unsure[better]
-            heatmaps[chosen], seen[chosen] = found[better], view[better]
-            confidence[chosen], flipped[chosen] = surer[better], mirrored
+
+        def predict(view: torch.Tensor) -> torch.Tensor:
+            return super(ViewSelectingInferer, self).__call__(view, network, *args, **kwargs)
+
+        heatmaps, seen, mirrored = self.others.surest(images, predict, mean_confidence, self.enough)
         for turn, scale in self.motions:
-            moved = super().__call__(move(seen, turn, scale, "border"), network, *args, **kwargs)
+            moved = predict(move(seen, turn, scale, "border"))
             heatmaps = heatmaps + move(moved, -turn, 1 / scale, "zeros")
         heatmaps = heatmaps / (1 + len(self.motions)) if self.motions else heatmaps
-        if flipped.any():
-            heatmaps[flipped] = self.others.mirror(heatmaps[flipped])
+        if mirrored.any():
+            heatmaps[mirrored] = self.others.mirror(heatmaps[mirrored])
         return heatmaps
 
 

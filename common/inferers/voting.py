@@ -56,17 +56,13 @@ class VotingInferer(AutocastInferer):
             points, confidence, spread = network.vote(grid, network.grid_spacing)
             return torch.cat([points, confidence.unsqueeze(-1), spread.unsqueeze(-1)], -1)
 
-        found = super().__call__(images, localise)
-        confidence = found[..., -2].mean(1)
-        unsure = (confidence < self.enough).nonzero().flatten()
-        for mirrored, inverted in self.others.kinds if len(unsure) else []:
-            again = super().__call__(self.others.view(images[unsure], mirrored, inverted), localise)
-            if mirrored:
-                axis = self.others.mirror_axis
-                again[..., axis] = images.shape[2 + axis] - 1 - again[..., axis]
-            surer = again[..., -2].mean(1)
-            better = surer > confidence[unsure]
-            found[unsure[better]], confidence[unsure[better]] = again[better], surer[better]
+        def predict(view: torch.Tensor) -> torch.Tensor:
+            return super(VotingInferer, self).__call__(view, localise)
+
+        found, _, mirrored = self.others.surest(images, predict, lambda found: found[..., -2].mean(1), self.enough)
+        if mirrored.any():
+            axis = self.others.mirror_axis
+            found[mirrored, :, axis] = images.shape[2 + axis] - 1 - found[mirrored, :, axis]
         return found
 
 
