@@ -31,10 +31,12 @@ def run_verbs(name: str, verbs: Mapping[str, Callable[..., Any]]) -> None:
         name: of the command, for its help.
         verbs: functions by name.
     """
-    for verb in verbs.values():
-        SetParseFns(**{argument: text_or_none for argument in texts_of(verb)})(verb)
+    arguments = sys.argv[1:]
+    if not asks_for_help(arguments):  # which would list what SetParseFns writes into a function
+        for verb in verbs.values():
+            SetParseFns(**{argument: text_or_none for argument in texts_of(verb)})(verb)
     try:
-        require_known_arguments(name, verbs, sys.argv[1:])
+        require_known_arguments(name, verbs, arguments)
         fire.Fire(dict(verbs), name=name, serialize=lambda value: value if isinstance(value, str) else None)
     except Exception as error:
         reason = input_error_in(error)
@@ -54,7 +56,7 @@ def require_known_arguments(name: str, verbs: Mapping[str, Callable[..., Any]], 
     Raises:
         InputError: if not, with what was perhaps meant.
     """
-    if not arguments or arguments[0].startswith("-") or {"-h", "--help"} & set(arguments):
+    if not arguments or arguments[0].startswith("-") or asks_for_help(arguments):
         return
     verb, *given = arguments
     if verb not in verbs:
@@ -91,6 +93,10 @@ def require_known_arguments(name: str, verbs: Mapping[str, Callable[..., Any]], 
     ]
     if missing:
         raise InputError(f"{name} {verb}: needs {' and '.join(missing)}; {name} {verb} --help tells what that is.")
+
+
+def asks_for_help(arguments: Sequence[str]) -> bool:
+    return not {"-h", "--help"}.isdisjoint(arguments)
 
 
 def is_flag(argument: str) -> bool:
