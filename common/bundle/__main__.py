@@ -1,7 +1,7 @@
 """Command line for bundles: python -m common.bundle VERB ..."""
 
 from ..command_line import run_verbs
-from ..metrics import compare_errors
+from ..metrics import compare_errors, show_agreement
 from ..visualize.worst_landmarks import draw_worst
 from .check import check
 from .learning_curve import learning_curve
@@ -17,6 +17,7 @@ from .unpack import unpack
 def main() -> None:
     """Run a verb; bad input ends it with one sentence and status 1."""
     verbs = {
+        "agreement": show_agreement,
         "check": check,
         "compare": compare_errors,
         "learning_curve": learning_curve,

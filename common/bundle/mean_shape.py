@@ -1,13 +1,12 @@
 """The mean shape by which a bundle tells images of something else, and what its thresholds must lie between."""
 
-import csv
 import os
-from collections import defaultdict
 
 import numpy as np
 
 from ..data import load_datalist
 from ..data.atomic_writing import write_atomically
+from ..data.landmark_tables import read_landmark_table
 from ..errors import InputError
 from ..transforms.landmark_loading import load_annotated
 from ..transforms.plausibility import mean_shape_of, shape_distance
@@ -36,27 +35,19 @@ def show_plausibility(name: str, *tables: str) -> None:
         raise InputError(f"{name}: has no mean shape; measure one with python -m {PACKAGE_NAME}.bundle mean_shape.")
     if not tables:
         raise InputError(f"{name}: there is nothing to compare; give one landmarks.csv of a prediction or more.")
-    axes = ("pixel_x", "pixel_y") if mean.shape[1] == 2 else ("lps_x", "lps_y", "lps_z")
     for table in tables:
-        images = defaultdict(list)
-        try:
-            with open(table, newline="", encoding="utf-8") as file:
-                for row in csv.DictReader(file):
-                    numbers = (row[column] for column in ("confidence", *axes))
-                    images[row["image"]].append([float(number or "nan") for number in numbers])
-        except (OSError, KeyError, ValueError) as error:
-            raise InputError(f"{table}: is no landmarks.csv of a prediction ({error!r}); give one.") from error
-        values = [np.array(rows) for rows in images.values()]
-        if not values or any(len(rows) != len(mean) for rows in values):
+        images = list(read_landmark_table(table).values())
+        shapes = [image.pixels if mean.shape[1] == 2 else image.world for image in images]
+        if any(shape.shape != mean.shape for shape in shapes):
             raise InputError(f"{table}: has not the {len(mean)} landmarks of {name}; give a prediction by this bundle.")
-        confidence = [rows[:, 0].mean() for rows in values]
-        distance = np.array([shape_distance(rows[:, 1:], mean) for rows in values])
+        confidence = [image.confidence.mean() for image in images]
+        distance = np.array([shape_distance(shape, mean) for shape in shapes])
         known = distance[np.isfinite(distance)]
-        shapes = f"shape {known.min():.2f} to {known.max():.2f} from the mean" if known.size else ""
+        told = f"shape {known.min():.2f} to {known.max():.2f} from the mean" if known.size else ""
         without = f"{len(distance) - known.size} without a shape" if known.size < len(distance) else ""
         print(
-            f"{table}: {len(values)} images, mean confidence {min(confidence):.2f} to {max(confidence):.2f}, "
-            + ", ".join(text for text in (shapes, without) if text)
+            f"{table}: {len(images)} images, mean confidence {min(confidence):.2f} to {max(confidence):.2f}, "
+            + ", ".join(text for text in (told, without) if text)
         )
 
 

@@ -5,7 +5,9 @@ import itertools
 import math
 import os
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -168,6 +170,55 @@ def write_landmark_table(
             table.writerows(rows)
             count += 1
     return count
+
+
+@dataclass(frozen=True)
+class PredictedLandmarks:
+    """The N landmarks of an image in a `landmarks.csv`; coordinates without a value are NaN.
+
+    Args:
+        names: of the landmarks, in the order of the table.
+        pixels: (N, 2) or, of a volume, (N, 3) zero-based file pixels.
+        world: (N, 3) world RAS.
+        confidence: (N,).
+    """
+
+    names: tuple[str, ...]
+    pixels: np.ndarray
+    world: np.ndarray
+    confidence: np.ndarray
+
+
+def read_landmark_table(path: str | os.PathLike) -> dict[str, PredictedLandmarks]:
+    """The `landmarks.csv` of a prediction (`landmark_table`), by image in its order.
+
+    Raises:
+        InputError: if it is none, holds no landmarks, or one of an image twice.
+    """
+    rows: dict[str, dict[str, list[float]]] = defaultdict(dict)
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            table = csv.DictReader(file)
+            columns = table.fieldnames or []
+            space = next((space for space in TO_RAS if f"{space.lower()}_x" in columns), "LPS")
+            pixels = [f"pixel_{axis}" for axis in "xyz" if axis != "z" or "pixel_z" in columns]
+            wanted = [*pixels, *(f"{space.lower()}_{axis}" for axis in "xyz"), "confidence"]
+            for row in table:
+                if row["name"] in rows[row["image"]]:
+                    raise InputError(f"{path}: has '{row['name']}' of {row['image']} twice; give it as it was written.")
+                rows[row["image"]][row["name"]] = [float(row[column] or "nan") for column in wanted]
+    except InputError:
+        raise
+    except (OSError, csv.Error, KeyError, ValueError) as error:
+        raise InputError(f"{path}: is no landmarks.csv of a prediction ({error!r}); give one.") from error
+    if not rows:
+        raise InputError(f"{path}: holds no landmarks; give the landmarks.csv of a prediction.")
+    result = {}
+    for image, landmarks in rows.items():
+        numbers = np.array(list(landmarks.values()))
+        world = numbers[:, len(pixels) : -1] * TO_RAS[space]
+        result[image] = PredictedLandmarks(tuple(landmarks), numbers[:, : len(pixels)], world, numbers[:, -1])
+    return result
 
 
 def _cell(value: float) -> str:

@@ -1,5 +1,6 @@
 """Metrics of landmark localisation, as the papers define them."""
 
+from .agreement import Agreement, show_agreement
 from .comparison import compare_errors
 from .radial_error import (
     RadialError,

@@ -10,6 +10,7 @@ from PIL import Image
 
 from common.bundle.location import bundle_folder
 from common.bundle.mean_shape import measure_mean_shape, show_plausibility
+from common.data.landmark_tables import landmark_table, write_landmark_table
 from common.errors import InputError
 from common.transforms import Plausibilityd, shape_distance
 
@@ -39,6 +40,14 @@ def kites(tmp_path):
     content = {"name": "kites", "landmarks": NAMES, "training": items[:3], "test": items[3:]}
     (tmp_path / "datalist.json").write_text(json.dumps(content))
     return tmp_path
+
+
+def write_prediction(path, images):
+    tables = [
+        landmark_table(image, NAMES[: len(shape)], shape, np.pad(shape, ((0, 0), (0, 1))), [confidence] * len(shape))
+        for image, (shape, confidence) in images.items()
+    ]
+    write_landmark_table(path, tables)
 
 
 def test_the_mean_shape_of_a_list_is_written_and_distances_are_told(bundle, kites, capsys):
@@ -80,17 +89,16 @@ def test_confidence_and_shape_of_predictions_are_shown_beside_each_other(bundle,
     capsys.readouterr()
     right, wrong = tmp_path / "right.csv", tmp_path / "wrong.csv"
     for table, shape, confidences in ((right, KITE, (0.9, 0.7)), (wrong, KITE[[2, 0, 3, 1]], (0.2, 0.3))):
-        rows = [f"{i}.png,{x},{y},{c}" for i, c in enumerate(confidences) for x, y in shape]
-        table.write_text("\n".join(["image,pixel_x,pixel_y,confidence", *rows]))
+        write_prediction(table, {f"{i}.png": (shape, each) for i, each in enumerate(confidences)})
     show_plausibility(str(bundle), str(right), str(wrong))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"{right}: 2 images, mean confidence 0.70 to 0.90, shape 0.00 to 0.00 from the mean"
     assert re.search("mean confidence 0.20 to 0.30, shape 0.[3-9]", lines[1])
-    right.write_text("image,pixel_x,pixel_y,confidence\n" + "a.png,,,0.5\n" * 4)
+    write_prediction(right, {"a.png": (KITE * np.nan, 0.5)})
     show_plausibility(str(bundle), str(right))
     assert capsys.readouterr().out == f"{right}: 1 images, mean confidence 0.50 to 0.50, 1 without a shape\n"
     with pytest.raises(InputError, match="give one landmarks.csv"):
         show_plausibility(str(bundle))
-    right.write_text("image,pixel_x,pixel_y,confidence\na.png,1,2,0.5\n")
+    write_prediction(right, {"a.png": (KITE[:1], 0.5)})
     with pytest.raises(InputError, match="has not the 4 landmarks"):
         show_plausibility(str(bundle), str(right))
