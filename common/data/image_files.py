@@ -63,6 +63,7 @@ class _FileImage:
     mm_per_world: float
     mm_source: str
     monochrome1: bool = False
+    is_dicom: bool = False
 
 
 class LandmarkImageReader(ImageReader):
@@ -110,7 +111,9 @@ def read_image(path: str | os.PathLike, spatial_dims: int | None = None) -> tupl
         voxel to world RAS; `space`; `spatial_shape`; `mm_per_world`, millimetres per world unit, NaN where
         the file states no physical size; `mm_source`; `monochrome1_turned`; and for a flat image
         `plane_affine` (4, 4), from index (i, j, 0) to the file's place in RAS, of which `affine` is the
-        in-plane part if the plane is axial, and else diag(-sx, -sy).
+        in-plane part if the plane is axial. Else it tells how the image is shown upright: as it is for DICOM,
+        whose rows and columns are those of a display; by its axes for other formats, head up, the patient's right
+        at the left of a coronal plane, a sagittal one in the order of the file, a tilted one as without the tilt.
 
     Raises:
         InputError: if the file is missing, empty, truncated or no image, holds several frames, points in time
@@ -144,7 +147,7 @@ def read_image(path: str | os.PathLike, spatial_dims: int | None = None) -> tupl
     if is_flat:
         array = array[..., 0]
         meta["plane_affine"] = affine
-        affine = _in_plane(affine)
+        affine = _in_plane(affine, image.is_dicom)
     elif image.mm_per_world > 0:
         check_voxel_sizes(path, np.linalg.norm(affine[:3, :3], axis=0) * image.mm_per_world, array.shape)
     meta[MetaKeys.ORIGINAL_AFFINE] = affine
@@ -156,16 +159,32 @@ def read_image(path: str | os.PathLike, spatial_dims: int | None = None) -> tupl
     return np.ascontiguousarray(array, dtype=np.float32), meta
 
 
-def _in_plane(plane: np.ndarray) -> np.ndarray:
-    """4x4 affine in a flat image's own plane: the file's if the plane is axial, else one as PNG files have."""
+def _in_plane(plane: np.ndarray, is_dicom: bool) -> np.ndarray:
+    """4x4 affine in a flat image's own plane: the file's if the plane is axial, else one along the picture's axes."""
     affine = np.eye(4)
     sizes = np.linalg.norm(plane[:3, :2], axis=0)
     if (np.abs(plane[2, :2]) < 1e-3 * sizes).all():
         affine[:2, :2] = plane[:2, :2]
         affine[:2, 3] = plane[:2, 3]
-    else:
+    elif is_dicom:
         affine[:2, :2] = np.diag(-sizes)
+    else:
+        normal = int(np.abs(np.cross(plane[:3, 0], plane[:3, 1])).argmax())
+        affine[:2, :2] = axis_parallel(np.delete(plane[:3, :2], normal, axis=0))
+        affine[:2, :2] *= sizes / np.linalg.norm(affine[:2, :2], axis=0)
+        if normal == 0:
+            affine[0, :2] = -np.abs(affine[0, :2])
     return affine
+
+
+def axis_parallel(steps: np.ndarray) -> np.ndarray:
+    """Steps of pixels in a plane (2, 2), one in each column, turned to the nearest ones along its axes."""
+    square = np.eye(3)
+    square[:2, :2] = steps
+    turned = np.zeros((2, 2))
+    for column, (row, sign) in enumerate(nibabel.io_orientation(square)):
+        turned[int(row), column] = sign * np.linalg.norm(steps[:, column])
+    return turned
 
 
 def upright_geometry(affine: np.ndarray, shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
@@ -220,6 +239,7 @@ def _read_file(path: Path) -> _FileImage:
         raise InputError(f"{path}: {_reason(error)}.") from error
 
     if kind == "GDCM":
+        image.is_dicom = True
         image.mm_per_world, image.mm_source = dicom_millimetres(header, path)
         # ITK has turned it already.
         image.monochrome1 = dicom_tag(header, PHOTOMETRIC_INTERPRETATION) == "MONOCHROME1"

@@ -21,8 +21,9 @@ SOUND_SPACINGS = (0.01, 20.0)  # mm
 LONGEST_SIDE = 3000.0  # mm
 EXIF_ORIENTATION = 0x0112
 SUGGESTED_DPI = (1, 72, 96)  # what software writes that measured nothing
-BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
-WHITE_IS_ZERO, UNSIGNED, FLOATING_POINT = 0, 1, 3  # values of the last two
+BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLES_PER_PIXEL, SAMPLE_FORMAT = 258, 262, 277, 339  # tags of TIFF
+WHITE_IS_ZERO, BLACK_IS_ZERO = 0, 1  # values of PHOTOMETRIC
+UNSIGNED, FLOATING_POINT = 1, 3  # values of SAMPLE_FORMAT
 
 
 def file_start(path: Path) -> bytes:
@@ -94,7 +95,7 @@ def check_frames(path: Path, header, kind: str) -> None:
     components = header.GetNumberOfComponents()
     pixel = header.GetPixelTypeAsString(header.GetPixelType())
     number = header.GetComponentTypeAsString(header.GetComponentType())
-    is_grey = components == 1 or (components == 2 and kind in ("PNG", "TIFF"))
+    is_grey = components == 1 or (components == 2 and kind == "PNG")
     is_colour = components in (3, 4) and (pixel in ("rgb", "rgba") or number in ("unsigned_char", "unsigned_short"))
     if not is_grey and not is_colour:
         raise InputError(f"{path}: holds {components} numbers per voxel ({pixel}); give a grey or colour image.")
@@ -124,7 +125,8 @@ def tiff_white(path: Path) -> float | None:
     ITK turns those of fewer than 8 bits itself.
 
     Raises:
-        InputError: if its numbers are floating point of another size than 32 bits, which ITK takes for whole ones.
+        InputError: if its numbers are floating point of another size than 32 bits, which ITK takes for whole ones, or
+            its grey pixels have an alpha, which ITK takes for pixels.
     """
     with open(path, "rb") as file:
         start = file.read(8)
@@ -135,6 +137,11 @@ def tiff_white(path: Path) -> float | None:
     number = directory.get(SAMPLE_FORMAT, (UNSIGNED,))[0]
     if number == FLOATING_POINT and bits != 32:
         raise InputError(f"{path}: holds floating point numbers of {bits} bits; save it with 32 bits.")
+    if directory.get(PHOTOMETRIC) in (WHITE_IS_ZERO, BLACK_IS_ZERO) and directory.get(SAMPLES_PER_PIXEL, 1) != 1:
+        raise InputError(
+            f"{path}: holds {directory[SAMPLES_PER_PIXEL]} numbers per grey pixel, such as an alpha channel; save it "
+            "without, or as PNG."
+        )
     is_white = directory.get(PHOTOMETRIC) == WHITE_IS_ZERO and number == UNSIGNED and bits >= 8
     return 2.0**bits - 1 if is_white else None
 

@@ -99,7 +99,7 @@ def _check_nifti(path: Path) -> None:
 
 
 def check_nifti_places(path: Path, affine: np.ndarray, shape: tuple[int, ...]) -> None:
-    """See that a NIfTI lies where its header says, and tell of two places, sform and qform, that differ.
+    """See that a NIfTI lies where its header says, and tell of two places, sform and qform, that differ, or of none.
 
     Args:
         affine: (4, 4) from voxel to world RAS as ITK reads it, in mm.
@@ -115,7 +115,14 @@ def check_nifti_places(path: Path, affine: np.ndarray, shape: tuple[int, ...]) -
     for name, stated in (("sform", header.get_sform(coded=True)[0]), ("qform", header.get_qform(coded=True)[0])):
         if stated is not None:
             scaled = np.diag([unit, unit, unit, 1.0]) @ stated
-            apart[name] = np.linalg.norm((corners @ (scaled - affine).T)[:, :3], axis=1).max()
+            off = (corners @ (scaled - affine).T)[:, : 2 if header["dim"][0] == 2 else 3]  # ITK leaves z out of 2D
+            apart[name] = np.linalg.norm(off, axis=1).max()
+    if not apart and shape[2] > 1:
+        logger.warning(
+            "%s: its header states neither position nor orientation (qform and sform code 0); left and right are as "
+            "ITK and 3D Slicer take them, which may be exchanged, see that they are right.",
+            path,
+        )
     tolerance = 0.1 * np.linalg.norm(affine[:3, :3], axis=0).min()
     other = {name: distance for name, distance in apart.items() if distance > tolerance}
     if other and len(other) == len(apart):

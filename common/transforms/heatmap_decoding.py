@@ -21,6 +21,7 @@ from monai.transforms import MapTransform
 from monai.utils import TransformBackends, convert_to_tensor, ensure_tuple
 from scipy import ndimage
 
+from ..data.image_files import axis_parallel
 from ..errors import InputError
 from .chain_decoding import along_chain
 from .coordinates import voxel_to_world
@@ -267,7 +268,8 @@ class HeatmapsToLandmarksd(MapTransform):
         smoothing: of `decode_heatmaps`, in voxels.
         chain: settings of `common.transforms.along_chain` (its `shape`, `members` and so on), where landmarks are those
             of look-alike parts that follow each other: heatmaps are decoded where the best chain of parts has them,
-            and the confidence is the maximum there. None decodes each on its own.
+            and the confidence is the maximum there. The shape lies as the image does, whatever turn within the plane
+            its affine states. None decodes each on its own.
         min_confidence: a landmark with less is absent, a row of +inf.
         confidence_key: where the confidences go, float32, shape (N,), on the CPU; one for each of `keys`.
         allow_missing_keys: pass over heatmaps that are not there.
@@ -319,7 +321,8 @@ class HeatmapsToLandmarksd(MapTransform):
                     "bring both to one size before decoding."
                 )
             if self.chain is not None:
-                heatmaps = along_chain(heatmaps, image.affine, **self.chain)
+                steps = torch.as_tensor(axis_parallel(image.affine[:2, :2].cpu().double().numpy()))
+                heatmaps = along_chain(heatmaps, steps, **self.chain)
             points, confidence = decode_heatmaps(heatmaps.unsqueeze(0), self.method, self.smoothing, **self.decoding)
             confidence = confidence.detach().to("cpu", torch.float32)[0]
             points = points.detach().to("cpu", torch.float64)

@@ -53,15 +53,20 @@ def resized(image: torch.Tensor, spatial_size: Sequence[int]) -> torch.Tensor:
     return out
 
 
+SQUARE = 0.01  # pixels whose sides differ by a smaller share count as square
+
+
 class ResizeToFit(Transform):
     """Scale an image so that it just fits into a size; MONAI's `Resize` knows the longest axis alone.
+
+    Pixels that are not square, by the image's affine, become so: networks have learnt anatomy as it is.
 
     Padding comes after it (`ResizeWithPadOrCropd`), where the value of the padding is known. Nothing is cut off, also
     where image and size have another aspect.
 
     Args:
         spatial_size: size to fit into, one for each axis, x first, or one for all.
-        keep_aspect: where false, every axis takes its size, whatever the aspect becomes.
+        keep_aspect: of what the image shows; where false, every axis takes its size, whatever the aspect becomes.
     """
 
     def __init__(self, spatial_size: int | Sequence[int], keep_aspect: bool = True) -> None:
@@ -74,8 +79,20 @@ class ResizeToFit(Transform):
         limits = ensure_tuple_rep(self.spatial_size, len(shape))
         factors = [limit / n for limit, n in zip(limits, shape)]
         if self.keep_aspect:
-            factors = [min(factors)] * len(shape)
+            sides = pixel_sides(image)
+            factor = min(factor / side for factor, side in zip(factors, sides))
+            factors = [factor * side for side in sides]
         return resized(image, [max(1, round(n * factor)) for n, factor in zip(shape, factors)])
+
+
+def pixel_sides(image: torch.Tensor) -> list[float]:
+    """Sides of a pixel of an image (C, *spatial) along its axes, in units of the shortest; 1 where it has no affine."""
+    dims = image.ndim - 1
+    if not isinstance(image, MetaTensor):
+        return [1.0] * dims
+    sides = image.affine[:-1, :dims].double().norm(dim=0)
+    sides = (sides / sides.min()).tolist()
+    return sides if max(sides) > 1 + SQUARE else [1.0] * dims
 
 
 class ResizeToFitd(MapTransform):

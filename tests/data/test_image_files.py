@@ -17,6 +17,8 @@ from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
 
 from common.data import LandmarkImageReader, list_images, read_image
 from common.errors import InputError
+from common.transforms.coordinates import voxel_to_world, world_to_voxel
+from common.transforms.landmark_loading import to_file_space
 
 GREY = np.random.default_rng(0).integers(0, 256, (12, 20), dtype=np.uint8)  # 12 rows, 20 columns
 RGB = np.random.default_rng(1).integers(0, 256, (12, 20, 3), dtype=np.uint8)
@@ -240,6 +242,75 @@ def test_the_plane_of_a_coronal_sagittal_or_oblique_radiograph_is_kept_aside(tmp
     assert np.allclose(image.meta["plane_affine"] @ [1, 0, 0, 1], [*right + [-10, -20, 30], 1])
 
 
+DIRECTIONS = {"R": (1, 0, 0), "L": (-1, 0, 0), "A": (0, 1, 0), "P": (0, -1, 0), "S": (0, 0, 1), "I": (0, 0, -1)}
+
+
+@pytest.mark.parametrize("ending", ["nii.gz", "mha", "nrrd"])
+@pytest.mark.parametrize("axes", ["RS", "LI", "LS", "SR", "IL", "AS", "PI", "SA", "RA", "LP", "AR"])
+def test_a_flat_file_of_any_plane_is_read_head_up_whatever_the_order_of_its_pixels(tmp_path, axes, ending):
+    """A coronal one with the patient's right at the left, a tilted axial one as without the tilt."""
+    upright = GREY.T.astype(np.float32)  # x to the right, y down
+    down = next((axis for axis in range(2) if axes[axis] in "SI"), None)
+    down = next(axis for axis in range(2) if axes[axis] in "AP") if down is None else down
+    stored = upright if down == 1 else upright.T
+    stored = np.flip(stored, [axis for axis in range(2) if axes[axis] in ("S" if {*"SI"} & {*axes} else "A") + "R"])
+    affine = np.eye(4)
+    affine[:3, :2] = np.array([DIRECTIONS[axis] for axis in axes]).T * [0.5, 0.7]
+    affine[:3, 2] = np.cross(affine[:3, 0], affine[:3, 1]) / 0.35
+    c, s = np.cos(np.deg2rad(1)), np.sin(np.deg2rad(1))
+    affine[:3] = [[1, 0, 0], [0, c, -s], [0, s, c]] @ affine[:3]
+    affine[:3, 3] = [3, 4, 5]
+    path = tmp_path / f"a.{ending}"
+    nibabel.save(nibabel.Nifti1Image(np.ascontiguousarray(stored[..., None]), affine), tmp_path / "a.nii.gz")
+    itk.imwrite(itk.imread(str(tmp_path / "a.nii.gz")), str(path))
+    loaded = load(path, spatial_dims=2)
+    assert np.array_equal(loaded[0], upright)
+    steps = [0.5, 0.7] if down == 1 else [0.7, 0.5]
+    assert np.allclose(loaded.affine[:2, :2], -np.diag(steps), atol=1e-6)
+    assert np.allclose(loaded.meta["plane_affine"], affine, atol=1e-4)
+    pixels = world_to_voxel(torch.tensor([[4.0, 3.0]]), torch.eye(4))
+    world = voxel_to_world(pixels, loaded.affine)
+    file, place = to_file_space(world[None], loaded.meta)
+    index = tuple(file.reshape(-1).round().int().tolist())
+    assert np.isclose(stored[index], upright[4, 3])
+    assert np.allclose(place.reshape(-1), (affine @ [*index, 0, 1])[:3], atol=1e-4)
+
+
+def test_a_nifti_without_a_place_is_read_with_a_warning(tmp_path, caplog):
+    for shape, warned in (((6, 5, 4), True), ((20, 12, 1), False)):
+        image = nibabel.Nifti1Image(np.random.default_rng(0).random(shape, dtype=np.float32), np.eye(4))
+        image.set_sform(None, code=0)
+        image.set_qform(None, code=0)
+        nibabel.save(image, tmp_path / "a.nii.gz")
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            load(tmp_path / "a.nii.gz")
+        assert ("neither position nor orientation" in caplog.text) == warned
+
+
+def test_a_flat_nifti_of_two_axes_may_lie_at_any_height(tmp_path):
+    affine = np.diag([0.5, 0.7, 1, 1.0])
+    affine[:3, 3] = [3, 4, 50]
+    nibabel.save(nibabel.Nifti1Image(GREY.T.astype(np.float32), affine), tmp_path / "a.nii.gz")
+    assert load(tmp_path / "a.nii.gz", spatial_dims=2).shape == (1, 20, 12)
+
+
+def test_the_spacing_of_an_enhanced_dicom_is_in_millimetres(tmp_path):
+    measures, plane, place, groups, frame = (pydicom.Dataset() for _ in range(5))
+    measures.PixelSpacing, measures.SliceThickness = [0.2, 0.3], 1.0
+    plane.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    place.ImagePositionPatient = [10, 20, 30]
+    frame.PlanePositionSequence = pydicom.Sequence([place])
+    groups.PixelMeasuresSequence = pydicom.Sequence([measures])
+    groups.PlaneOrientationSequence = pydicom.Sequence([plane])
+    path = dicom(tmp_path / "a.dcm", sop="1.2.840.10008.5.1.4.1.1.2.1", NumberOfFrames=1,
+                 SharedFunctionalGroupsSequence=pydicom.Sequence([groups]),
+                 PerFrameFunctionalGroupsSequence=pydicom.Sequence([frame]))  # fmt: skip
+    image = load(path)
+    assert image.meta["mm_per_world"] == 1.0 and image.meta["mm_source"] == "PixelMeasuresSequence"
+    assert np.allclose(np.diag(image.affine)[:2], [-0.3, -0.2])
+
+
 @pytest.mark.parametrize("ending", ["mha", "mhd", "nrrd", "nii", "nii.gz"])
 @pytest.mark.parametrize("third_axis", [False, True])
 def test_flat_files_of_medical_formats_lie_in_their_axial_plane_and_are_turned_as_slicer_shows_them(
@@ -361,6 +432,7 @@ def bad_files(folder):
     pages[0].save(folder / "pages.tif", save_all=True, append_images=pages[1:])
     yield folder / "pages.tif", "holds 2 frames"
     frames = np.zeros((24, 20), np.uint16)
+    yield picture(folder / "alpha.tif", mode="LA"), "2 numbers per grey pixel"
     yield dicom(folder / "frames.dcm", frames, NumberOfFrames=2, Rows=12), "holds 2 frames"
     for name, shape in (("time.nii", (4, 4, 4, 3)), ("five.nii", (4, 4, 1, 1, 3))):
         nibabel.save(nibabel.Nifti1Image(np.zeros(shape, np.float32), np.eye(4)), folder / name)

@@ -30,14 +30,15 @@ def shown(path):
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
-def expected(entry, affine, dims, predict, folder):
+def expected(entry, meta, dims, predict, folder):
     """Landmarks of an entry by a plain file of the same pixels: in its pixels (N, dims), and in world RAS (N, 3).
 
-    `affine` is the entry's to all digits: grids of networks jump by a part of a voxel with the seventh digit.
+    `meta` has the entry's affines to all digits: grids of networks jump by a part of a voxel with the seventh digit.
     """
-    grey = entry.turn(entry.grey)
+    grey, affine = entry.turn(entry.grey), meta["original_affine"]
     if dims == 2:
-        mha(folder / "twin.mha", grey.astype("<f4"))
+        sides = np.linalg.norm(meta["affine"][:2, :2], axis=0)
+        mha(folder / "twin.mha", grey.astype("<f4"), f"ElementSpacing = {' '.join(map(str, sides))}\n")
         file = points = predict(folder / "twin.mha").rows[str(folder / "twin.mha")].pixels
         back = entry.turn(np.moveaxis(np.indices(entry.grey.shape), 0, -1).astype(float))  # places in the file
         if back.shape[:2] != grey.shape or not np.array_equal(back, np.moveaxis(np.indices(grey.shape), 0, -1)):
@@ -94,7 +95,7 @@ def test_a_hard_file_is_predicted_rightly_or_refused_in_one_sentence(dims, name,
     array, meta = read_image(path)
     assert np.allclose(meta.get("plane_affine", meta["original_affine"]), entry.affine, atol=1e-4)
     assert np.allclose(array, entry.turn(entry.grey), atol=entry.tolerance, rtol=1e-6)
-    pixels, world = expected(entry, meta["original_affine"], dims, predict, tmp_path)
+    pixels, world = expected(entry, meta, dims, predict, tmp_path)
     assert np.allclose(told.rows[str(path)].pixels, pixels, atol=0.01 if entry.tolerance < 1 else 0.2)
     assert np.allclose(told.rows[str(path)].world, world, atol=0.05)
     warnings = [line for line in told.log if "is unlikely to show" not in line]  # the weights are random

@@ -10,6 +10,7 @@ from monai.data import MetaTensor
 from common.errors import InputError
 from common.transforms import HeatmapsToLandmarksd, along_chain, decode_heatmaps, draw_heatmaps
 from common.transforms.chain_decoding import chain_of
+from common.transforms.coordinates import voxel_to_world
 
 PARTS, SIZE = 6, (96, 200)
 MIDDLES = np.array([[48 + 8 * math.sin(k), 30 + 24 * k] for k in range(PARTS)])
@@ -94,6 +95,10 @@ def test_world_landmarks_and_their_confidence_come_from_the_chain():
     assert (item["pred"][0] + POINTS).norm(dim=1).max() < 0.1
     assert item["confidence"][8:12].tolist() == pytest.approx([0.5] * 4, abs=0.02)
     assert item["confidence"][0].item() == pytest.approx(1, abs=0.02)
+    c, s = math.cos(math.radians(40)), math.sin(math.radians(40))
+    turned = affine @ torch.block_diag(torch.tensor([[c, -s], [s, c]], dtype=torch.float64), torch.eye(2))
+    turned_item = decode({"image": MetaTensor(torch.zeros(1, *SIZE), affine=turned), "pred": maps})  # the same pixels
+    assert torch.allclose(turned_item["pred"][0], voxel_to_world(-item["pred"][0], turned))
     alone = HeatmapsToLandmarksd("pred")({"image": image, "pred": maps})
     assert alone["confidence"][8].item() == pytest.approx(1, abs=0.02)
 

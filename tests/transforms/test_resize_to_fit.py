@@ -22,6 +22,25 @@ def test_an_image_just_fits_with_its_aspect_kept(shape, limits, expected):
     assert ResizeToFitd("image", limits)({"image": image})["image"].shape[1:] == expected
 
 
+@pytest.mark.parametrize(
+    ("spacing", "expected"),
+    [
+        ((0.2, 0.1), (40, 30)),  # of 90 x 135 squares of 0.2
+        ((0.1, 0.2), (20, 60)),
+        ((0.1, 0.1009), (40, 60)),  # as good as square
+    ],
+)
+def test_pixels_that_are_not_square_become_so(spacing, expected):
+    affine = torch.diag(torch.tensor([-spacing[0], -spacing[1], 1.0, 1.0], dtype=torch.float64))
+    image = MetaTensor(torch.rand(1, 180, 270), affine=affine)
+    fitted = ResizeToFitd("image", [40, 60])({"image": image})["image"]
+    assert fitted.shape[1:] == expected
+    sides = fitted.affine[:2, :2].norm(dim=0)
+    assert abs(sides[0] / sides[1] - 1) < 0.02
+    extent = torch.tensor([180, 270]) * torch.tensor(spacing)
+    assert np.allclose(sides * torch.tensor(expected), extent)
+
+
 def test_a_point_keeps_its_place_in_the_world_through_fitting_and_padding():
     image = torch.zeros(1, 90, 100)
     image[0, 84:88, 10:14] = 1  # centred on (85.5, 11.5), near the right edge
