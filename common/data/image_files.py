@@ -113,7 +113,7 @@ def read_image(path: str | os.PathLike, spatial_dims: int | None = None) -> tupl
         `plane_affine` (4, 4), from index (i, j, 0) to the file's place in RAS, of which `affine` is the
         in-plane part if the plane is axial. Else it tells how the image is shown upright: as it is for DICOM,
         whose rows and columns are those of a display; by its axes for other formats, head up, the patient's right
-        at the left of a coronal plane, a sagittal one in the order of the file, a tilted one as without the tilt.
+        at the left of a coronal plane, looking to the right in a sagittal one, a tilted one as without the tilt.
 
     Raises:
         InputError: if the file is missing, empty, truncated or no image, holds several frames, points in time
@@ -173,7 +173,7 @@ def _in_plane(plane: np.ndarray, is_dicom: bool) -> np.ndarray:
         affine[:2, :2] = axis_parallel(np.delete(plane[:3, :2], normal, axis=0))
         affine[:2, :2] *= sizes / np.linalg.norm(affine[:2, :2], axis=0)
         if normal == 0:
-            affine[0, :2] = -np.abs(affine[0, :2])
+            affine[0, :2] *= -1
     return affine
 
 

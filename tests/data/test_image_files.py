@@ -248,12 +248,13 @@ DIRECTIONS = {"R": (1, 0, 0), "L": (-1, 0, 0), "A": (0, 1, 0), "P": (0, -1, 0), 
 @pytest.mark.parametrize("ending", ["nii.gz", "mha", "nrrd"])
 @pytest.mark.parametrize("axes", ["RS", "LI", "LS", "SR", "IL", "AS", "PI", "SA", "RA", "LP", "AR"])
 def test_a_flat_file_of_any_plane_is_read_head_up_whatever_the_order_of_its_pixels(tmp_path, axes, ending):
-    """A coronal one with the patient's right at the left, a tilted axial one as without the tilt."""
+    """The patient's right at the left of a coronal one, looking to the right in a sagittal one, all of them tilted."""
     upright = GREY.T.astype(np.float32)  # x to the right, y down
     down = next((axis for axis in range(2) if axes[axis] in "SI"), None)
     down = next(axis for axis in range(2) if axes[axis] in "AP") if down is None else down
     stored = upright if down == 1 else upright.T
-    stored = np.flip(stored, [axis for axis in range(2) if axes[axis] in ("S" if {*"SI"} & {*axes} else "A") + "R"])
+    backward = ("S" if {*"SI"} & {*axes} else "A") + ("R" if {*"RL"} & {*axes} else "P")
+    stored = np.flip(stored, [axis for axis in range(2) if axes[axis] in backward])
     affine = np.eye(4)
     affine[:3, :2] = np.array([DIRECTIONS[axis] for axis in axes]).T * [0.5, 0.7]
     affine[:3, 2] = np.cross(affine[:3, 0], affine[:3, 1]) / 0.35
