@@ -25,7 +25,7 @@ def show_plausibility(name: str, *tables: str) -> None:
 
     Args:
         name: a bundle of the repository, or its folder.
-        tables: `landmarks.csv` of predictions; points are compared in file pixels, of volumes in world coordinates.
+        tables: `landmarks.csv` of predictions, of which the world coordinates are compared.
 
     Raises:
         InputError: if the bundle has no mean shape, or a table is none of its landmarks.
@@ -37,8 +37,8 @@ def show_plausibility(name: str, *tables: str) -> None:
         raise InputError(f"{name}: there is nothing to compare; give one landmarks.csv of a prediction or more.")
     for table in tables:
         images = list(read_landmark_table(table).values())
-        shapes = [image.pixels if mean.shape[1] == 2 else image.world for image in images]
-        if any(shape.shape != mean.shape for shape in shapes):
+        shapes = [image.world for image in images]
+        if any(image.pixels.shape != mean.shape for image in images):
             raise InputError(f"{table}: has not the {len(mean)} landmarks of {name}; give a prediction by this bundle.")
         confidence = [image.confidence.mean() for image in images]
         distance = np.array([shape_distance(shape, mean) for shape in shapes])

@@ -17,7 +17,6 @@ NUMBER_OF_FRAMES = "0028|0008"
 SERIES_UID = "0020|000e"
 IMAGE_POSITION = "0020|0032"
 IMAGE_ORIENTATION = "0020|0037"
-PIXEL_ASPECT_RATIO = "0028|0034"
 SAMPLES, ROWS, COLUMNS = "0028|0002", "0028|0010", "0028|0011"
 BITS_ALLOCATED, BITS_STORED, HIGH_BIT = "0028|0100", "0028|0101", "0028|0102"
 # Pixel data: the tag, the kind of value where it is explicit, the number of bytes.
@@ -144,11 +143,8 @@ def dicom_millimetres(header, path: Path) -> tuple[float, str]:
             between axes.
     """
     name, text = next(((n, t) for n, k in PIXEL_SPACINGS.items() if (t := dicom_tag(header, k))), ("none", None))
-    if text is None and dicom_tag(header, PIXEL_ASPECT_RATIO) is None:
-        placed = [header.GetSpacing(0), header.GetSpacing(1)]  # of an enhanced object, in a sequence that ITK reads
-        return (float("nan"), name) if np.allclose(placed, 1.0) else (1.0, "PixelMeasuresSequence")
-    if text is None:
-        return float("nan"), name
+    if text is None:  # enhanced objects and those of radiotherapy have another tag, which ITK reads
+        return (float("nan"), name) if np.allclose([header.GetSpacing(0), header.GetSpacing(1)], 1) else (1.0, "header")
     try:
         row, column = (float(value) for value in text.split("\\"))
     except ValueError:

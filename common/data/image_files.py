@@ -47,6 +47,7 @@ LPS = np.array([[0, -1], [1, -1]])  # axes of a flat image as nibabel writes the
 UNSOUND = (
     "cannot be read as an image, it may be truncated or of another format than its ending says; copy or export it again"
 )
+NOT_IN_TWO_AXES = f"{NO_GEOMETRY} (a flat image of a plane that is not axial needs a third axis of length 1)"
 NOT_STRAIGHT = (
     "its axes are not at right angles, or its sform does not fit the voxel sizes beside it; resample it to a straight "
     "grid"
@@ -260,6 +261,8 @@ def _reason(error: Exception) -> str:
     logger.debug("%s", error)
     if isinstance(error, (MemoryError, Image.DecompressionBombError)) or "allocate memory" in str(error):
         return f"its header states {TOO_LARGE}"
+    if "determinant is 0" in str(error):
+        return NOT_IN_TWO_AXES
     return NOT_STRAIGHT if "orthonormal" in str(error) else UNSOUND
 
 

@@ -22,7 +22,7 @@ LONGEST_SIDE = 3000.0  # mm
 EXIF_ORIENTATION = 0x0112
 SUGGESTED_DPI = (1, 72, 96)  # what software writes that measured nothing
 BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLES_PER_PIXEL, SAMPLE_FORMAT = 258, 262, 277, 339  # tags of TIFF
-WHITE_IS_ZERO, BLACK_IS_ZERO = 0, 1  # values of PHOTOMETRIC
+WHITE_IS_ZERO, BLACK_IS_ZERO, PALETTE = 0, 1, 3  # values of PHOTOMETRIC
 UNSIGNED, FLOATING_POINT = 1, 3  # values of SAMPLE_FORMAT
 
 
@@ -126,7 +126,7 @@ def tiff_white(path: Path) -> float | None:
 
     Raises:
         InputError: if its numbers are floating point of another size than 32 bits, which ITK takes for whole ones, or
-            its grey pixels have an alpha, which ITK takes for pixels.
+            its grey or palette pixels have an alpha, which ITK takes for pixels.
     """
     with open(path, "rb") as file:
         start = file.read(8)
@@ -137,9 +137,10 @@ def tiff_white(path: Path) -> float | None:
     number = directory.get(SAMPLE_FORMAT, (UNSIGNED,))[0]
     if number == FLOATING_POINT and bits != 32:
         raise InputError(f"{path}: holds floating point numbers of {bits} bits; save it with 32 bits.")
-    if directory.get(PHOTOMETRIC) in (WHITE_IS_ZERO, BLACK_IS_ZERO) and directory.get(SAMPLES_PER_PIXEL, 1) != 1:
+    is_single = directory.get(PHOTOMETRIC) in (WHITE_IS_ZERO, BLACK_IS_ZERO, PALETTE)
+    if is_single and directory.get(SAMPLES_PER_PIXEL, 1) != 1:
         raise InputError(
-            f"{path}: holds {directory[SAMPLES_PER_PIXEL]} numbers per grey pixel, such as an alpha channel; save it "
+            f"{path}: holds {directory[SAMPLES_PER_PIXEL]} numbers where a pixel has one, such as an alpha; save it "
             "without, or as PNG."
         )
     is_white = directory.get(PHOTOMETRIC) == WHITE_IS_ZERO and number == UNSIGNED and bits >= 8

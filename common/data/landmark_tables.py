@@ -197,13 +197,15 @@ def read_landmark_table(path: str | os.PathLike) -> dict[str, PredictedLandmarks
     """
     rows: dict[str, dict[str, list[float]]] = defaultdict(dict)
     try:
-        with open(path, newline="", encoding="utf-8") as file:
+        with open(path, newline="", encoding="utf-8-sig") as file:
             table = csv.DictReader(file)
             columns = table.fieldnames or []
             space = next((space for space in TO_RAS if f"{space.lower()}_x" in columns), "LPS")
             pixels = [f"pixel_{axis}" for axis in "xyz" if axis != "z" or "pixel_z" in columns]
             wanted = [*pixels, *(f"{space.lower()}_{axis}" for axis in "xyz"), "confidence"]
             for row in table:
+                if None in row.values():
+                    raise InputError(f"{path}: ends in the middle of a row; give it as it was written.")
                 if row["name"] in rows[row["image"]]:
                     raise InputError(f"{path}: has '{row['name']}' of {row['image']} twice; give it as it was written.")
                 rows[row["image"]][row["name"]] = [float(row[column] or "nan") for column in wanted]

@@ -43,7 +43,7 @@ class Agreement:
         extent = np.linalg.norm(np.ptp((first.world + other)[both] / 2, axis=0)) if both.any() else 0.0
         if not extent:
             return cls(image, inf, "", inf, alone)
-        percent = 100 * np.linalg.norm(first.world - other, axis=1) / extent
+        percent = np.where(both, 100 * np.linalg.norm(first.world - other, axis=1) / extent, np.nan)
         farthest = int(np.nanargmax(percent))
         return cls(image, float(percent[both].mean()), first.names[farthest], float(percent[farthest]), alone)
 
@@ -75,11 +75,13 @@ def show_agreement(
         the listed images, all of them; the 20 worst are printed.
 
     Raises:
-        InputError: if a file is no `landmarks.csv`, they have no image in common or other landmarks, or the limit is no
-            percentage.
+        InputError: if a file is no `landmarks.csv`, they have no image in common, other landmarks or too few, the limit
+            is no percentage, or the table a folder.
     """
     if isinstance(max_percent, bool) or not isinstance(max_percent, (int, float)) or not max_percent >= 0:
         raise InputError(f"--max_percent {max_percent}: is no percentage; give a number from 0 on.")
+    if table and os.path.isdir(table):
+        raise InputError(f"--table {table}: is a folder; give the name of a CSV to write.")
     one, other = read_landmark_table(first), read_landmark_table(second)
     images = [image for image in one if image in other]
     if not images:
@@ -93,10 +95,13 @@ def show_agreement(
     results.sort(key=lambda each: -each.mean_percent)
     listed = [each for each in results if each.mean_percent > max_percent or each.found_by_one]
     alone = len(one) + len(other) - 2 * len(images)
+    means = [each.mean_percent for each in results if each.farthest]
+    if not means:
+        raise InputError(f"{second}: no image has two landmarks that both found, of which an extent could be told.")
     print(
         f"{len(images)} images{f' ({alone} more are in one file alone)' if alone else ''}: landmarks lie "
-        f"{np.median([each.mean_percent for each in results]):.2f} % of their extent apart (median of the images' "
-        f"means); {len(listed)} {'image lies' if len(listed) == 1 else 'images lie'} over {max_percent:g} %"
+        f"{np.median(means):.2f} % of their extent apart (median of the images' means); {len(listed)} "
+        f"{'image lies' if len(listed) == 1 else 'images lie'} over {max_percent:g} %"
     )
     for each in listed[:MOST_LINES]:
         print(f"  {each}")

@@ -16,7 +16,8 @@ def shape_distance(points: np.ndarray, mean_shape: np.ndarray) -> float:
     """How far a shape is from another after the best translation, rotation, reflection and scaling.
 
     Args:
-        points: landmarks (N, D) in any unit; those without a position (NaN, +inf) are left out of both shapes.
+        points: landmarks (N, D) in any unit; those without a position (NaN, +inf) are left out of both shapes. Those of
+            a flat image may lie in a plane of the world (N, 3).
         mean_shape: likewise, (N, D), without gaps.
 
     Returns:
@@ -24,8 +25,9 @@ def shape_distance(points: np.ndarray, mean_shape: np.ndarray) -> float:
         position, or all lie on one place.
     """
     known = np.isfinite(points).all(axis=-1)
-    if known.sum() < FEWEST_POINTS[points.shape[-1]] or np.ptp(points[known], axis=0).max() == 0:
+    if known.sum() < FEWEST_POINTS[mean_shape.shape[-1]] or np.ptp(points[known], axis=0).max() == 0:
         return float("nan")
+    mean_shape = np.pad(mean_shape, ((0, 0), (0, points.shape[-1] - mean_shape.shape[-1])))
     return float(np.sqrt(procrustes(mean_shape[known], points[known])[2]))
 
 

@@ -1,5 +1,6 @@
 """Images in another size, by the exact mean of the pixels under each new one."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,11 @@ from monai.data.utils import to_affine_nd
 from monai.transforms import MapTransform, Transform
 from monai.transforms.utils import scale_affine
 from monai.utils import convert_to_tensor, ensure_tuple_rep
+
+logger = logging.getLogger(__name__)
+
+SQUARE = 0.01  # pixels whose sides differ by a smaller share count as square
+LONGEST_PIXEL = 5.0  # times as long as wide; a header that says more is wrong
 
 
 def averaging_weights(size: int, reduced: int, like: torch.Tensor) -> torch.Tensor:
@@ -53,9 +59,6 @@ def resized(image: torch.Tensor, spatial_size: Sequence[int]) -> torch.Tensor:
     return out
 
 
-SQUARE = 0.01  # pixels whose sides differ by a smaller share count as square
-
-
 class ResizeToFit(Transform):
     """Scale an image so that it just fits into a size; MONAI's `Resize` knows the longest axis alone.
 
@@ -86,12 +89,23 @@ class ResizeToFit(Transform):
 
 
 def pixel_sides(image: torch.Tensor) -> list[float]:
-    """Sides of a pixel of an image (C, *spatial) along its axes, in units of the shortest; 1 where it has no affine."""
+    """Sides of a pixel of an image (C, *spatial) along its axes, in units of the shortest.
+
+    They are 1 where it has no affine, and where that of a flat image says what no detector has.
+    """
     dims = image.ndim - 1
     if not isinstance(image, MetaTensor):
         return [1.0] * dims
     sides = image.affine[:-1, :dims].double().norm(dim=0)
     sides = (sides / sides.min()).tolist()
+    if dims == 2 and max(sides) > LONGEST_PIXEL:
+        logger.warning(
+            "%s: states pixels %.3g times as long as wide, which no detector has; they are taken as square, correct "
+            "its spacing.",
+            image.meta.get("filename_or_obj", "an image"),
+            max(sides),
+        )
+        return [1.0] * dims
     return sides if max(sides) > 1 + SQUARE else [1.0] * dims
 
 

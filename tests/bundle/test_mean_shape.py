@@ -94,6 +94,10 @@ def test_confidence_and_shape_of_predictions_are_shown_beside_each_other(bundle,
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"{right}: 2 images, mean confidence 0.70 to 0.90, shape 0.00 to 0.00 from the mean"
     assert re.search("mean confidence 0.20 to 0.30, shape 0.[3-9]", lines[1])
+    flat = np.c_[KITE[:, 0], np.zeros(4), -KITE[:, 1]]  # a coronal film of pixels of 1 x 0.5
+    write_landmark_table(right, [landmark_table("a.nii", NAMES, KITE * [1, 2], flat, [0.5] * 4)])
+    show_plausibility(str(bundle), str(right))
+    assert "shape 0.00 to 0.00 from the mean" in capsys.readouterr().out
     write_prediction(right, {"a.png": (KITE * np.nan, 0.5)})
     show_plausibility(str(bundle), str(right))
     assert capsys.readouterr().out == f"{right}: 1 images, mean confidence 0.50 to 0.50, 1 without a shape\n"

@@ -308,7 +308,7 @@ def test_the_spacing_of_an_enhanced_dicom_is_in_millimetres(tmp_path):
                  SharedFunctionalGroupsSequence=pydicom.Sequence([groups]),
                  PerFrameFunctionalGroupsSequence=pydicom.Sequence([frame]))  # fmt: skip
     image = load(path)
-    assert image.meta["mm_per_world"] == 1.0 and image.meta["mm_source"] == "PixelMeasuresSequence"
+    assert image.meta["mm_per_world"] == 1.0 and image.meta["mm_source"] == "header"
     assert np.allclose(np.diag(image.affine)[:2], [-0.3, -0.2])
 
 
@@ -433,7 +433,11 @@ def bad_files(folder):
     pages[0].save(folder / "pages.tif", save_all=True, append_images=pages[1:])
     yield folder / "pages.tif", "holds 2 frames"
     frames = np.zeros((24, 20), np.uint16)
-    yield picture(folder / "alpha.tif", mode="LA"), "2 numbers per grey pixel"
+    yield picture(folder / "alpha.tif", mode="LA"), "2 numbers where a pixel has one"
+    yield picture(folder / "palette.tif", mode="PA"), "2 numbers where a pixel has one"
+    coronal = np.array([[1, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1.0]])
+    nibabel.save(nibabel.Nifti1Image(GREY.T.astype(np.float32), coronal), folder / "coronal.nii")
+    yield folder / "coronal.nii", "needs a third axis of length 1"
     yield dicom(folder / "frames.dcm", frames, NumberOfFrames=2, Rows=12), "holds 2 frames"
     for name, shape in (("time.nii", (4, 4, 4, 3)), ("five.nii", (4, 4, 1, 1, 3))):
         nibabel.save(nibabel.Nifti1Image(np.zeros(shape, np.float32), np.eye(4)), folder / name)

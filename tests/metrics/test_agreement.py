@@ -58,6 +58,13 @@ def test_distances_are_in_percent_of_the_extent_and_the_worst_image_comes_first(
     assert rows[1]["mean_percent"] == "2.000" and rows[2]["farthest_percent"] == "0.000"
 
 
+def test_a_table_that_a_spreadsheet_saved_is_read(tmp_path):
+    first = write_table(tmp_path / "a.csv", {"1": SHAPE, "2": moved("a", [1, 0, 0])})
+    saved = tmp_path / "saved.csv"
+    saved.write_bytes(b"\xef\xbb\xbf" + first.read_bytes().replace(b"\n", b"\r\n"))
+    assert show_agreement(first, saved, max_percent=0) == []
+
+
 def test_landmarks_are_compared_by_their_names(tmp_path):
     first = write_table(tmp_path / "a.csv", {"1": SHAPE})
     second = write_table(tmp_path / "b.csv", {"1": SHAPE[::-1]}, names=NAMES[::-1])
@@ -69,6 +76,7 @@ def test_a_landmark_that_one_alone_found_is_told(tmp_path, capsys):
     second = write_table(tmp_path / "b.csv", {"1": moved("c", [np.nan] * 3), "2": SHAPE})
     listed = show_agreement(first, second, max_percent=50)
     assert [each.found_by_one for each in listed] == [3, 1] and listed[1].mean_percent == 0
+    assert listed[1].farthest in ("a", "b")
     out = capsys.readouterr().out
     assert "2: not comparable; 3 found by one alone" in out and "1: 0.00 % (a 0.00 %); 1 found by one alone" in out
 
@@ -88,7 +96,14 @@ def test_what_cannot_be_compared_is_refused_in_a_sentence(tmp_path):
         show_agreement(first, write_table(tmp_path / "c.csv", {"1": SHAPE}, names=["a", "b", "d"]))
     with pytest.raises(InputError, match="no percentage"):
         show_agreement(first, first, max_percent="5mm")
+    with pytest.raises(InputError, match="is a folder"):
+        show_agreement(first, first, table=tmp_path)
+    one = write_table(tmp_path / "one.csv", {"1": SHAPE[:1]}, names=["a"])
+    with pytest.raises(InputError, match="no image has two landmarks"):
+        show_agreement(one, one)
     for name, text, reason in [
+        ("cut.csv", first.read_text() + "2,a,1.0", "ends in the middle of a row"),
+        ("short.csv", first.read_text() + "2", "ends in the middle of a row"),
         ("none.csv", None, "is no landmarks.csv"),
         ("other.csv", "name,x,y\na,1,2\n", "is no landmarks.csv"),
         ("empty.csv", "image,name,pixel_x,pixel_y,lps_x,lps_y,lps_z,confidence\n", "holds no landmarks"),

@@ -31,6 +31,7 @@ def test_an_image_just_fits_with_its_aspect_kept(shape, limits, expected):
     ],
 )
 def test_pixels_that_are_not_square_become_so(spacing, expected):
+    """Of an image of 180 x 270 pixels."""
     affine = torch.diag(torch.tensor([-spacing[0], -spacing[1], 1.0, 1.0], dtype=torch.float64))
     image = MetaTensor(torch.rand(1, 180, 270), affine=affine)
     fitted = ResizeToFitd("image", [40, 60])({"image": image})["image"]
@@ -39,6 +40,14 @@ def test_pixels_that_are_not_square_become_so(spacing, expected):
     assert abs(sides[0] / sides[1] - 1) < 0.02
     extent = torch.tensor([180, 270]) * torch.tensor(spacing)
     assert np.allclose(sides * torch.tensor(expected), extent)
+
+
+def test_pixels_that_no_detector_has_are_taken_as_square_with_a_warning(caplog):
+    image = MetaTensor(torch.rand(1, 180, 270), affine=torch.diag(torch.tensor([-0.1, -2.0, 1.0, 1.0])))
+    assert ResizeToFitd("image", [40, 60])({"image": image})["image"].shape[1:] == (40, 60)
+    assert "20 times as long as wide" in caplog.text
+    thick = MetaTensor(torch.rand(1, 80, 80, 8), affine=torch.diag(torch.tensor([0.5, 0.5, 5.0, 1.0])))
+    assert ResizeToFitd("image", 40)({"image": thick})["image"].shape[1:] == (40, 40, 40)
 
 
 def test_a_point_keeps_its_place_in_the_world_through_fitting_and_padding():
