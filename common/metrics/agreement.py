@@ -97,7 +97,7 @@ def show_agreement(
     alone = len(one) + len(other) - 2 * len(images)
     means = [each.mean_percent for each in results if each.farthest]
     if not means:
-        raise InputError(f"{second}: no image has two landmarks that both found, of which an extent could be told.")
+        raise InputError(f"{second}: no image has two landmarks that both found; give predictions of more landmarks.")
     print(
         f"{len(images)} images{f' ({alone} more are in one file alone)' if alone else ''}: landmarks lie "
         f"{np.median(means):.2f} % of their extent apart (median of the images' means); {len(listed)} "
