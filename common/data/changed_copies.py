@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Affine, Flip, Resize, Rotate, SpatialCrop
+from monai.transforms import Affine, Flip, Rotate, SpatialCrop
 from PIL import Image
 
 from ..errors import InputError
 from ..transforms.coordinates import is_present, world_to_voxel
 from ..transforms.landmark_loading import load_annotated
 from ..transforms.millimetres import MillimetreScaled
+from ..transforms.resize_to_fit import pixel_sides, resized
 from .datalist import datalist_info, load_datalist, tell_lists, write_datalist
 from .landmark_points import ABSENT
 from .spine import SPINE_LANDMARKS, of_mirrored_film
@@ -193,11 +194,7 @@ def require_reference(points: Any, length: Any, count: int) -> None:
 
 def with_square_pixels(image: MetaTensor) -> MetaTensor:
     """A flat image (1, W, H) whose pixels are as high as wide, to the rounding of its new width and height."""
-    pixel = image.affine[:3, :2].norm(dim=0)
-    if float(pixel.max() / pixel.min()) < 1.01:
-        return image
-    size = (torch.tensor(image.shape[1:]) * pixel.cpu() / pixel.cpu().min()).round().int().tolist()
-    return Resize(size, mode="bilinear")(image)
+    return resized(image, [round(n * side) for n, side in zip(image.shape[1:], pixel_sides(image))])
 
 
 def write_copy(image: MetaTensor, label: torch.Tensor, path: Path, scale: float | None) -> dict[str, Any]:

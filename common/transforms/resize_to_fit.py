@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.data.utils import to_affine_nd
+from monai.data.utils import affine_to_spacing, to_affine_nd
 from monai.transforms import MapTransform, Transform
 from monai.transforms.utils import scale_affine
 from monai.utils import convert_to_tensor, ensure_tuple_rep
@@ -96,7 +96,7 @@ def pixel_sides(image: torch.Tensor) -> list[float]:
     dims = image.ndim - 1
     if not isinstance(image, MetaTensor):
         return [1.0] * dims
-    sides = image.affine[:-1, :dims].double().norm(dim=0)
+    sides = affine_to_spacing(image.affine.double(), r=dims)
     sides = (sides / sides.min()).tolist()
     if dims == 2 and max(sides) > LONGEST_PIXEL:
         logger.warning(
