@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..transforms.coordinates import is_present, world_to_voxel
 from ..transforms.landmark_loading import load_annotated
 from ..transforms.millimetres import MillimetreScaled
-from ..transforms.resize_to_fit import pixel_sides, resized
+from ..transforms.resize_to_fit import square_pixels
 from .datalist import datalist_info, load_datalist, tell_lists, write_datalist
 from .landmark_points import ABSENT
 from .spine import SPINE_LANDMARKS, of_mirrored_film
@@ -151,7 +151,7 @@ def changed_copies(
                 known = millimetres({"image": image, "label": label, "spacing": item.get("spacing")})
                 scale = known["mm_per_world"] if known["unit"] == "mm" else None
                 low, high = float(image.min()), float(image.max())
-                image = with_square_pixels((image - low) / max(high - low, 1e-6))
+                image = square_pixels((image - low) / max(high - low, 1e-6))
                 for change, apply in applied.items():
                     name = f"{change}/{number:04d}_{Path(item['image']).stem}.png"
                     group = item.get("group", Path(item["image"]).stem)
@@ -190,11 +190,6 @@ def require_reference(points: Any, length: Any, count: int) -> None:
         )
     if ends and not (isinstance(length, (int, float)) and 0 < length < float("inf")):
         raise InputError(f"--reference_length {length}: is no positive number of millimetres; give one.")
-
-
-def with_square_pixels(image: MetaTensor) -> MetaTensor:
-    """A flat image (1, W, H) whose pixels are as high as wide, to the rounding of its new width and height."""
-    return resized(image, [round(n * side) for n, side in zip(image.shape[1:], pixel_sides(image))])
 
 
 def write_copy(image: MetaTensor, label: torch.Tensor, path: Path, scale: float | None) -> dict[str, Any]:

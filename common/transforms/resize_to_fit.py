@@ -10,7 +10,9 @@ from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing, to_affine_nd
 from monai.transforms import MapTransform, Transform
 from monai.transforms.utils import scale_affine
-from monai.utils import convert_to_tensor, ensure_tuple_rep
+from monai.utils import convert_to_tensor, ensure_tuple, ensure_tuple_rep
+
+from ..errors import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -70,16 +72,27 @@ class ResizeToFit(Transform):
     Args:
         spatial_size: size to fit into, one for each axis, x first, or one for all.
         keep_aspect: of what the image shows; where false, every axis takes its size, whatever the aspect becomes.
+        margin: pixels of the size that are left to the padding at either end of every axis, so that a landmark at the
+            film's edge is not at the edge of what a network sees, too.
+
+    Raises:
+        InputError: for a margin that is negative or leaves nothing.
     """
 
-    def __init__(self, spatial_size: int | Sequence[int], keep_aspect: bool = True) -> None:
+    def __init__(self, spatial_size: int | Sequence[int], keep_aspect: bool = True, margin: int = 0) -> None:
+        if not 0 <= 2 * margin < min(ensure_tuple(spatial_size)):
+            raise InputError(
+                f"A margin of {margin} pixels does not go into images of {tuple(ensure_tuple(spatial_size))}: give 0 "
+                "or more, and less than half of the shortest side."
+            )
         self.spatial_size = spatial_size
         self.keep_aspect = keep_aspect
+        self.margin = margin
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        """(C, *spatial) with affine -> (C, *smaller or equal to `spatial_size`, equal on one axis or on all)."""
+        """(C, *spatial) with affine -> (C, *size), `spatial_size` less its margins on one axis or on all."""
         shape = image.shape[1:]
-        limits = ensure_tuple_rep(self.spatial_size, len(shape))
+        limits = [n - 2 * self.margin for n in ensure_tuple_rep(self.spatial_size, len(shape))]
         factors = [limit / n for limit, n in zip(limits, shape)]
         if self.keep_aspect:
             sides = pixel_sides(image)
@@ -109,6 +122,12 @@ def pixel_sides(image: torch.Tensor) -> list[float]:
     return sides if max(sides) > 1 + SQUARE else [1.0] * dims
 
 
+def square_pixels(image: torch.Tensor) -> torch.Tensor:
+    """(C, *spatial) with affine or without, enlarged along the axes whose `pixel_sides` are longer."""
+    sides = pixel_sides(image)
+    return resized(image, [round(n * side) for n, side in zip(image.shape[1:], sides)]) if max(sides) > 1 else image
+
+
 class ResizeToFitd(MapTransform):
     """Dictionary-based `ResizeToFit`.
 
@@ -116,6 +135,7 @@ class ResizeToFitd(MapTransform):
         keys: images, each resized on its own.
         spatial_size: see `ResizeToFit`.
         keep_aspect: see `ResizeToFit`.
+        margin: see `ResizeToFit`.
         allow_missing_keys: whether an item without the image is left as it is.
     """
 
@@ -124,10 +144,11 @@ class ResizeToFitd(MapTransform):
         keys: KeysCollection,
         spatial_size: int | Sequence[int],
         keep_aspect: bool = True,
+        margin: int = 0,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.resize = ResizeToFit(spatial_size, keep_aspect)
+        self.resize = ResizeToFit(spatial_size, keep_aspect, margin)
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         item = dict(data)

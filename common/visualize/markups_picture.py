@@ -13,6 +13,7 @@ from ..data.markups_files import TO_RAS
 from ..errors import InputError
 from ..transforms.coordinates import voxel_to_world, world_to_voxel
 from ..transforms.landmark_loading import image_loader
+from ..transforms.resize_to_fit import square_pixels
 from .overlay import ERROR, PREDICTION, TEXT, grey_picture, picture_font
 
 LINE = (90, 200, 255)
@@ -35,7 +36,7 @@ def draw_markups(
     Raises:
         InputError: if the image is no flat one, or a file holds no markups.
     """
-    plane = image_loader(2)(str(image))
+    plane = square_pixels(image_loader(2)(str(image)))
     picture, factor = grey_picture(plane[0], size)
     canvas, font, radius = ImageDraw.Draw(picture), picture_font(round(size / 70)), max(picture.size) / 250
     affine = torch.as_tensor(np.asarray(plane.meta["plane_affine"], dtype=np.float64))

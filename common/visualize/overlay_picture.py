@@ -8,6 +8,7 @@ from monai.data import MetaTensor
 from PIL import Image
 
 from ..transforms.coordinates import world_to_voxel
+from ..transforms.resize_to_fit import square_pixels
 from .overlay import draw_overlay
 from .panels import GAP
 from .slices import PLANES
@@ -26,6 +27,8 @@ def overlay_picture(
 ) -> Image.Image:
     """Draw predicted and true landmarks on an image: on the film, or on three planes through each one of a volume.
 
+    A film whose pixels are not square is drawn with the proportions that it has in the world.
+
     Args:
         image: shape (1, X, Y) or (1, X, Y, Z), with its affine.
         prediction: points in world coordinates (RAS), shape (N, D); rows that are not finite are not drawn.
@@ -41,5 +44,6 @@ def overlay_picture(
         return draw_volume_overlay(
             image, prediction, truth, names, title, panel_size=panel_size, mm_per_world=mm_per_world, unit=unit
         )
+    image = square_pixels(image)
     points = (None if p is None else world_to_voxel(torch.as_tensor(p), image.affine) for p in (prediction, truth))
     return draw_overlay(image[0], *points, names, title, size)

@@ -4,6 +4,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import ResizeWithPadOrCrop
 
+from common.errors import InputError
 from common.transforms import ResizeToFitd
 from common.transforms.resize_to_fit import averaging_weights, resized
 
@@ -20,6 +21,27 @@ from common.transforms.resize_to_fit import averaging_weights, resized
 def test_an_image_just_fits_with_its_aspect_kept(shape, limits, expected):
     image = MetaTensor(torch.rand(1, *shape), affine=torch.eye(4))
     assert ResizeToFitd("image", limits)({"image": image})["image"].shape[1:] == expected
+
+
+def test_a_margin_is_left_to_the_padding_at_every_side():
+    """And what is seen keeps the size and the place in the world that it has without."""
+    image = MetaTensor(torch.rand(1, 90, 180), affine=torch.diag(torch.tensor([-1.0, -1.0, 1.0, 1.0])))
+    plain = ResizeToFitd("image", [40, 60])({"image": image})["image"]
+    fitted = ResizeToFitd("image", [56, 76], margin=8)({"image": image})["image"]
+    assert torch.equal(fitted, plain)
+    assert torch.equal(fitted.affine, plain.affine)
+    padded = ResizeWithPadOrCrop([56, 76])(fitted)
+    assert not padded[0, :, :8].any()
+    assert not padded[0, :, -8:].any()
+    assert torch.equal(padded[0, 13:43, 8:68], plain[0])
+    stretched = ResizeToFitd("image", [56, 76], keep_aspect=False, margin=8)({"image": image})["image"]
+    assert stretched.shape[1:] == (40, 60)
+
+
+@pytest.mark.parametrize("margin", [-1, 20, 40])
+def test_a_margin_that_does_not_fit_is_refused(margin):
+    with pytest.raises(InputError, match=f"margin of {margin} pixels does not go into"):
+        ResizeToFitd("image", [40, 60], margin=margin)
 
 
 @pytest.mark.parametrize(

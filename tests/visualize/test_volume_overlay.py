@@ -5,6 +5,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
+from common.transforms.coordinates import voxel_to_world
 from common.visualize import draw_overlay, draw_volume_overlay, overlay_picture, panels, volume_overlay
 from common.visualize.overlay import ERROR, PREDICTION, TRUTH
 
@@ -238,3 +239,16 @@ def test_a_film_is_drawn_as_ever_from_world_points():
     picture = overlay_picture(image, -0.5 * pixels, -0.5 * true, ["tip", "base"], "a film", 768)
     expected = draw_overlay(image[0], pixels, true, ["tip", "base"], "a film", 768)
     assert picture.size == (768, 512) and (np.asarray(picture) == np.asarray(expected)).all()
+
+
+def test_a_film_of_pixels_that_are_not_square_is_drawn_as_it_is_in_the_world():
+    """Pixels half as wide as high: a square in the world is one in the picture, and points lie where they belong."""
+    values = torch.zeros(1, 80, 60)
+    values[0, 40:60, 20:30] = 1  # 10 x 10 mm
+    image = MetaTensor(values, affine=torch.diag(torch.tensor([-0.5, -1.0, 1.0, 1.0])))
+    corner = voxel_to_world(torch.tensor([[39.5, 19.5]]), image.affine)
+    assert overlay_picture(image, size=600).size == (400, 600)
+    grey = np.asarray(overlay_picture(image, size=600).convert("L")) > 127
+    assert np.ptp(np.argwhere(grey), axis=0) == pytest.approx([99, 99], abs=2)
+    drawn = np.asarray(overlay_picture(image, corner, size=600)).astype(int)
+    assert middle(drawn, PREDICTION) == pytest.approx(np.argwhere(grey).min(0)[::-1] - 0.5, abs=1.5)
