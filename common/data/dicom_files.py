@@ -24,6 +24,7 @@ PIXEL_DATA = re.compile(
     rb"\xe0\x7f\x10\x00(?:O[BW]\0\0)?(?P<little>[\s\S]{4})|\x7f\xe0\x00\x10O[BW]\0\0(?P<big>[\s\S]{4})"
 )
 FRAGMENT, END_OF_FRAGMENTS, UNDEFINED = 0xE000FFFE, 0xE0DDFFFE, 0xFFFFFFFF
+PIXEL_ASPECT_RATIO = "0028|0034"  # height to width of a pixel, stated where no spacing is (PS3.3, C.7.6.3.1.7)
 # In the order in which they count: PixelSpacing is the calibrated one where both are given (PS3.3, 10.7.1.3).
 PIXEL_SPACINGS = {
     "PixelSpacing": "0028|0030",
@@ -140,11 +141,18 @@ def dicom_millimetres(header, path: Path) -> tuple[float, str]:
 
     Raises:
         InputError: if a spacing is no pair of positive numbers, or differs from the world's by over 1 %
-            between axes.
+            between axes; or pixels are not square and no tag states a spacing.
     """
     name, text = next(((n, t) for n, k in PIXEL_SPACINGS.items() if (t := dicom_tag(header, k))), ("none", None))
-    if text is None:  # enhanced objects and those of radiotherapy have another tag, which ITK reads
-        return (float("nan"), name) if np.allclose([header.GetSpacing(0), header.GetSpacing(1)], 1) else (1.0, "header")
+    if text is None:
+        if not np.allclose([header.GetSpacing(0), header.GetSpacing(1)], 1):
+            return 1.0, "header"  # enhanced objects and those of radiotherapy have another tag, which ITK reads
+        if not has_square_pixels(aspect := dicom_tag(header, PIXEL_ASPECT_RATIO)):
+            raise InputError(
+                f"{path}: states a PixelAspectRatio of {aspect} and no spacing, so that its distances and angles are "
+                "not those of its pixels; give it a PixelSpacing, or resample it."
+            )
+        return float("nan"), name
     try:
         row, column = (float(value) for value in text.split("\\"))
     except ValueError:
@@ -158,6 +166,17 @@ def dicom_millimetres(header, path: Path) -> tuple[float, str]:
             "of its pixels differ by another factor on each axis; correct the DICOM header."
         )
     return (1.0 if np.allclose(scale, 1.0, rtol=1e-6) else float(scale.mean())), name
+
+
+def has_square_pixels(aspect: str | None) -> bool:
+    """Whether the text of a PixelAspectRatio is that of square pixels, to 1 %; so it is where there is none."""
+    if not aspect:
+        return True
+    try:
+        height, width = (float(value) for value in aspect.split("\\"))
+    except ValueError:
+        return False
+    return width > 0 and abs(height / width - 1) <= 0.01
 
 
 def series_files(folder: Path) -> list[Path]:

@@ -204,6 +204,21 @@ def test_a_dicom_scale_that_differs_between_the_axes_is_refused(tmp_path, tags):
         load(path)
 
 
+@pytest.mark.parametrize("ratio", [[2, 1], [10, 14], [1, 0], ["1"]])
+def test_a_dicom_of_pixels_that_are_not_square_and_have_no_size_is_refused(tmp_path, ratio):
+    """ITK takes them as square."""
+    path = dicom(tmp_path / "a.dcm", PixelAspectRatio=ratio)
+    with pytest.raises(InputError, match=r"a\.dcm: states a PixelAspectRatio of .* give it a PixelSpacing"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    "tags", [{"PixelAspectRatio": [1, 1]}, {"PixelAspectRatio": [2, 1], "PixelSpacing": [0.1, 0.1]}]
+)
+def test_a_dicom_of_square_pixels_is_read_whatever_states_so(tmp_path, tags):
+    assert np.allclose(np.diag(load(dicom(tmp_path / "a.dcm", **tags)).affine), (-1, -1, 1, 1))
+
+
 @pytest.mark.parametrize("bits, dtype", [(8, np.uint8), (12, np.uint16), (16, np.uint16)])
 @pytest.mark.parametrize("compressed", [False, True])
 def test_monochrome1_is_turned_once_and_says_so(tmp_path, bits, dtype, compressed):
