@@ -32,6 +32,8 @@ CEPHALOMETRIC_LINES = {
     "anterior face height": ("nasion", "menton", None),
     "incisal distance": ("lower_incisal_incision", "upper_incisal_incision", "MW"),
 }
+# The challenge's, which the Frankfort horizontal has no part in, whatever its name.
+FMA = "FMA (sella-nasion to gonion-gnathion)"
 UNITS = {"degree": "deg", "ratio": "", "mm": "mm"}
 
 
@@ -167,7 +169,7 @@ class CephalometricMarkups:
         # Of the sella-nasion line with that from gonion to gnathion, which need not meet on the film.
         gonion = place["gonion"]
         arms = [gonion + place["nasion"] - place["sella"], gonion, place["gnathion"]]
-        angles.append(markup("Angle", "FMA", arms, ("direction of sella-nasion", "gonion", "gnathion"), "FMA"))
+        angles.append(markup("Angle", FMA, arms, ("direction of sella-nasion", "gonion", "gnathion"), "FMA"))
         lines = [
             markup("Line", name, [place[start], place[end]], (start, end), value)
             for name, (start, end, value) in CEPHALOMETRIC_LINES.items()

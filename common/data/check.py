@@ -25,13 +25,14 @@ from .datalist import datalist_info, load_datalist
 from .datasets import input_error_in
 from .film_duplicates import film_thumbnail, same_films
 from .image_files import LandmarkImageReader
-from .shape_fitting import exchange_swapped, mean_shape, residuals, reversed_pairs
+from .shape_fitting import contradicted_sides, exchange_swapped, mean_shape, residuals, reversed_pairs
 from .volume_geometry import VolumeGeometry, describe_geometries, geometry_of, odd_geometries
 
 SHEET = "contact_sheet.png"
+SIDES_HINT = "exchanged labels, or LPS taken for RAS, unless the names mean other sides than the patient's"
 HARMLESS = (
     *("without coordinate", "same place", "outlying shape", "constant image", "known duplicate"),
-    *("unusual spacing", "unusual orientation", "doubtful header"),
+    *("unusual spacing", "unusual orientation", "doubtful header", "side against its name"),
 )
 
 
@@ -144,7 +145,8 @@ def check_shapes(cases: Sequence[Case], names: Sequence[str], tolerance: float =
 
 
 def check_volumes(cases: Sequence[Case], names: Sequence[str], known: Sequence[Finding]) -> list[Finding]:
-    """Spacings and orientations unlike those of the other volumes, and landmarks that lie the other way round.
+    """Spacings and orientations unlike those of the other volumes, and landmarks that lie the other way round than in
+    the others, or than their names say in most volumes.
 
     Args:
         known: findings so far; a volume of which labels are swapped or mirrored is not told again for its directions.
@@ -159,7 +161,8 @@ def check_volumes(cases: Sequence[Case], names: Sequence[str], known: Sequence[F
             more = f" and {len(pairs) - 3} more pairs" if len(pairs) > 3 else ""
             text = f"{listed}{more} lie the other way round than in the other volumes: exchanged labels, or orientation"
             found.append(Finding("reversed direction", case.image, text))
-    return found
+    sides = contradicted_sides([c.world for c in volumes], names) if volumes else []
+    return found + [Finding("side against its name", "all volumes", f"{text}: {SIDES_HINT}") for text in sides]
 
 
 def check_leaks(cases: Sequence[Case]) -> list[Finding]:
@@ -210,7 +213,8 @@ def check(dataset_dir: str, sheet: str | None = None, exempt_lists: Sequence[str
 
     Looks at every list of `datalist.json` for unreadable files, points off the image, landmarks on one place, swapped
     and mirrored labels, outlying shapes, duplicate films, and images or patients in two lists; in volumes also for
-    landmarks the other way round, and for spacings and orientations unlike those of the others. Draws a contact sheet.
+    landmarks the other way round than in others or than their names say, and for spacings and orientations unlike those
+    of the others. Draws a contact sheet.
 
     Args:
         dataset_dir: folder with `datalist.json`.

@@ -12,6 +12,15 @@ import numpy as np
 from ..errors import InputError
 
 ABSENT = "absent"
+# Words by which names tell two landmarks apart, and the axis of the world (RAS) on which the first lies further.
+OPPOSITES = {
+    ("right", "left"): 0,
+    ("r", "l"): 0,
+    ("anterior", "posterior"): 1,
+    ("ant", "post"): 1,
+    ("superior", "inferior"): 2,
+    ("sup", "inf"): 2,
+}
 
 
 def names_of_all(names: Iterable[tuple[str, Sequence[str]]], otherwise: str = "") -> list[str]:
@@ -63,7 +72,8 @@ def match_landmarks(
     """Bring landmarks to the order of a bundle's names.
 
     Landmarks without names (all labels empty, or 3D Slicer's own `F-1`, `F-2`, ... counted through) are taken
-    in their order.
+    in their order, but for those that are told apart by right and left: nobody would see that they were placed in the
+    other order.
 
     Args:
         names: the N names wanted.
@@ -79,6 +89,11 @@ def match_landmarks(
             raise InputError(
                 f"{source}: has {len(landmarks.names)} landmarks without names where {len(names)} are "
                 "expected; name them, or give all in order."
+            )
+        if sides := [(names[i], names[j]) for i, j, axis in opposite_names(names) if axis == 0]:
+            raise InputError(
+                f"{source}: has landmarks without names, of which no order tells '{sides[0][0]}' from '{sides[0][1]}'; "
+                "name them."
             )
         return LandmarkFile(names, landmarks.points, landmarks.space)
     check_unique(landmarks.names, source)
@@ -106,6 +121,23 @@ def is_unnamed(labels: Sequence[str]) -> bool:
         return True
     found = [re.fullmatch(r"(?:(?:F|MarkupsFiducial|PointList)(?:_\d+)?[-_ ]?)?(\d+)", label) for label in labels]
     return all(found) and [int(match[1]) for match in found] == list(range(1, len(labels) + 1))
+
+
+def opposite_names(names: Sequence[str]) -> list[tuple[int, int, int]]:
+    """Pairs of landmarks whose names differ by `OPPOSITES` alone, such as "bulb_right" and "bulb_left".
+
+    Returns:
+        of each pair the number of the landmark that lies further along an axis of the world (RAS) by its name, that of
+        the other one, and the axis: 0 for right and left, 1 for anterior and posterior, 2 for superior and inferior.
+    """
+    words = [tuple(re.split(r"[\s_-]+", name.casefold())) for name in names]
+    found = []
+    for number, own in enumerate(words):
+        for (further, other), axis in OPPOSITES.items():
+            for place in (place for place, word in enumerate(own) if word == further):
+                partner = (*own[:place], other, *own[place + 1 :])
+                found += [(number, i, axis) for i, theirs in enumerate(words) if theirs == partner]
+    return found
 
 
 def check_unique(names: Sequence[str], source: str) -> None:

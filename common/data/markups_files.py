@@ -34,8 +34,8 @@ def read_markups(path: str | os.PathLike) -> LandmarkFile:
     `positionStatus` undefined or preview, or no position, is a row of NaN; missing is a row of +inf.
 
     Raises:
-        InputError: if the file is not such JSON, holds no point, names one twice, or a position is not
-            finite.
+        InputError: if the file is not such JSON, holds no point, names one twice, has several lists of points without
+            names, or a position is not finite.
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
@@ -59,6 +59,10 @@ def read_markups(path: str | os.PathLike) -> LandmarkFile:
         raise InputError(f"{path}: holds no control points; place the landmarks and save it again.")
     names = tuple(name for name, _ in rows)
     check_unique(names, str(path))
+    if "" in names and sum(bool(points) for _, points in groups) > 1:
+        raise InputError(
+            f"{path}: has points without names in several lists, of which the order is in doubt; name them."
+        )
     return LandmarkFile(names, np.array([point for _, point in rows], dtype=np.float64), "RAS")
 
 
@@ -111,6 +115,15 @@ def write_markups(
     if confidence is not None:
         told = [f"confidence {float(value):.3f}" if np.isfinite(value) else "" for value in confidence]
     write_markup_nodes(path, [markup_node("Fiducial", points, names, told, name=name, display=display)])
+
+
+def found_points(points: np.ndarray) -> np.ndarray:
+    """Predicted points (N, 3) as they are written for people: a landmark that was not found (+inf) is undefined (NaN).
+
+    3D Slicer's "missing" would be read back as "absent from the image", which only a person can say.
+    """
+    points = np.asarray(points, dtype=np.float64)
+    return np.where(np.isfinite(points), points, np.nan)
 
 
 def markup_node(

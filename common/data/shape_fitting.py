@@ -6,6 +6,8 @@ from itertools import combinations
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from .landmark_points import opposite_names
+
 
 def similarity_fit(
     shape: np.ndarray, target: np.ndarray, mirror: bool = False, weights: np.ndarray | None = None
@@ -108,3 +110,29 @@ def reversed_pairs(shapes: Sequence[np.ndarray], minimum: int = 5) -> list[list[
             for index in np.flatnonzero(known)[cosine < np.cos(np.radians(120))]:
                 found[index].append((i, j))
     return found
+
+
+def contradicted_sides(shapes: Sequence[np.ndarray], names: Sequence[str]) -> list[str]:
+    """Landmarks of volumes that lie to the other side of each other than their names say, in most of the volumes.
+
+    Nothing tells an exchange of all volumes alike but the world: x is larger to the patient's right, y further to the
+    front, z higher.
+
+    Args:
+        shapes: world coordinates (N, 3), RAS, NaN without a place.
+        names: N names.
+
+    Returns:
+        one text for each pair of `opposite_names`.
+    """
+    table, told = np.stack(shapes), []
+    table = np.where(np.isfinite(table), table, np.nan)
+    for i, j, axis in opposite_names(names):
+        apart = table[:, i, axis] - table[:, j, axis]
+        apart = apart[np.isfinite(apart) & (apart != 0)]
+        wrong = int((apart < 0).sum())
+        if 2 * wrong > len(apart):
+            side = ("left", "back", "feet")[axis]
+            where = f"in {wrong} of {len(apart)} volumes"
+            told.append(f"{names[i]} lies further towards the patient's {side} than {names[j]} {where}")
+    return told

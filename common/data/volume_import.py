@@ -14,6 +14,7 @@ from .datalist import tell, tell_lists, write_imported_datalist
 from .image_listing import IMAGE_ENDINGS
 from .landmark_files import LandmarkFile, match_landmarks
 from .landmark_points import ABSENT, names_of_all
+from .shape_fitting import contradicted_sides
 from .splits import patients_of, random_lists
 from .volume_geometry import describe_geometries, read_geometry, spacing_doubt
 from .volume_landmarks import (
@@ -249,9 +250,23 @@ def tell_volumes(volumes: Mapping[str, AnnotatedVolume], names: Sequence[str]) -
         inside += int((off <= 1e-6).sum())
         turned += int((volume.geometry.distance_outside(volume.points * [-1, -1, 1]) == 0).sum())
     tell("warning: points outside their volume", outside, SHOWN)
+    sides = contradicted_sides([volume.points for volume in volumes.values()], names)
+    tell("warning: sides against their names (labels exchanged, or LPS taken for RAS?)", sides, SHOWN)
+    ordered = [
+        f"{volume.image.name}: {taken_in_order(volume.landmarks, names)}"
+        for volume in volumes.values()
+        if volume.landmarks.names and not set(volume.landmarks.names) & set(names)
+    ]
+    tell("warning: points without names, taken in their order", ordered, SHOWN)
     if placed and not inside:
         hint = f"with LPS and RAS exchanged {turned} of them would" if turned else "see that both are of one patient"
         raise InputError(f"none of the {placed} points lies inside its volume; {hint}, check the space of the points.")
+
+
+def taken_in_order(landmarks: LandmarkFile, names: Sequence[str]) -> str:
+    """Which name was given to which of landmarks without names, the first few."""
+    pairs = [f"{label or f'point {i}'} is {name}" for i, (label, name) in enumerate(zip(landmarks.names, names), 1)]
+    return ", ".join(pairs[:3]) + (" ..." if len(pairs) > 3 else "")
 
 
 def datalist_item(volume: AnnotatedVolume, target: str, as_file: bool, group: str | None) -> dict:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.ndimage
 
 from ..errors import InputError
 from .dicom_files import is_dicom
@@ -187,19 +188,34 @@ def read_mask(path: Path, labels: Mapping[str, int], volume: VolumeGeometry) -> 
     box = volume.to_voxel(mask.corners())
     if (box.max(0) < -0.5).any() or (box.min(0) > np.array(volume.shape) - 0.5).any():
         raise InputError(f"{path}: lies nowhere on its volume; give the mask the position of the volume in its header.")
-    names, points = [], []
+    names, points, odd = [], [], []
     for name, label in labels.items():
         voxels = np.argwhere(values == label)
         if len(voxels):
             names.append(name)
             points.append(mask.to_world(voxels.mean(0)[None])[0])
-    odd = []
+            pieces = pieces_of(voxels)
+            moved = np.abs(voxels.mean(0) - max(pieces, key=len).mean(0)).max()
+            if moved > 0.5:
+                odd.append(
+                    f"has label {label} ({name}) in {len(pieces)} pieces, which move its centroid by {moved:.1f} "
+                    "voxels from that of the largest one"
+                )
     apart = np.abs([box.min(0) + 0.5, box.max(0) + 0.5 - volume.shape]).max()  # of the two boxes, in voxels
     if mask.shape == volume.shape and apart > 1:
         odd.append(f"has the size of its volume but lies up to {apart:.0f} voxels off it by its header")
     if unnamed := sorted(set(np.unique(values).astype(int).tolist()) - {0, *labels.values()}):
         odd.append(f"holds labels without a name: {', '.join(map(str, unnamed[:10]))}")
     return LandmarkFile(tuple(names), np.reshape(points, (-1, 3)).astype(np.float64), "RAS"), odd
+
+
+def pieces_of(voxels: np.ndarray) -> list[np.ndarray]:
+    """Voxels (M, 3), divided into those that touch each other, at a corner at least."""
+    corner = voxels.min(0)
+    grid = np.zeros(voxels.max(0) - corner + 1, dtype=bool)
+    grid[tuple((voxels - corner).T)] = True
+    pieces = scipy.ndimage.label(grid, np.ones((3, 3, 3)))[0][tuple((voxels - corner).T)]
+    return [voxels[pieces == number] for number in range(1, pieces.max() + 1)]
 
 
 def read_volume(path: Path, other: Sequence[Path] | LandmarkFile, labels: Mapping[str, int] | None) -> AnnotatedVolume:

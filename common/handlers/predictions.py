@@ -15,7 +15,7 @@ from ..data.atomic_writing import replaced_atomically
 from ..data.datasets import PredictionDataset
 from ..data.image_soundness import printable
 from ..data.landmark_tables import landmark_table
-from ..data.markups_files import markup_node, write_markup_nodes, write_markups
+from ..data.markups_files import found_points, markup_node, write_markup_nodes, write_markups
 from ..data.prediction_results import PlannedImage, PredictionResults
 from ..errors import InputError
 from ..transforms.coordinates import voxel_to_world, world_to_voxel
@@ -110,7 +110,7 @@ class SaveLandmarks:
         spread = torch.as_tensor(output["spread"]).tolist() if "spread" in output else None
         pixels, world = to_file_space(pred, image.meta)
         self.results.begin(planned.stem)
-        write_markups(self.results.markups(planned.stem), world, self.landmarks, confidence)
+        write_markups(self.results.markups(planned.stem), found_points(world), self.landmarks, confidence)
         if self.measurements is not None:
             spacing = planned.item.get("spacing")
             nodes = measurement_nodes(self.measurements, pred, self.landmarks, image.meta, spacing)

@@ -14,7 +14,7 @@ from monailabel.tasks.infer.basic_infer import BasicInferTask
 from monailabel.tasks.infer.bundle import BundleConstants, BundleInferTask
 from monailabel.utils.others.class_utils import unload_module
 
-from ..data.markups_files import markup_node, write_markup_nodes
+from ..data.markups_files import found_points, markup_node, write_markup_nodes
 from ..handlers.checkpoint import load_weights, shipped_overlays
 from ..handlers.predictions import measurement_nodes
 from ..transforms.landmark_loading import to_file_space
@@ -124,7 +124,7 @@ class LandmarkInferTask(BundleInferTask):
         confidence = [float(value) for value in data["confidence"]]
         _, world = to_file_space(points, meta)
         told = [f"confidence {value:.3f}" if math.isfinite(value) else "" for value in confidence]
-        nodes = [markup_node("Fiducial", world.numpy(), self.landmarks, told, name=self.bundle.name)]
+        nodes = [markup_node("Fiducial", found_points(world.numpy()), self.landmarks, told, name=self.bundle.name)]
         drawn = self.measurements(points, meta)
         if data.get("measurements") in (True, "true", "True"):
             nodes += drawn

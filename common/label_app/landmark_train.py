@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from monailabel.interfaces.datastore import Datastore
 from monailabel.tasks.train.bundle import BundleTrainTask
 
@@ -45,7 +46,11 @@ class LandmarkTrainTask(BundleTrainTask):
         names, found, reasons = self.bundle.landmarks, [], []
         for item in datastore.datalist():
             try:
-                match_landmarks(read_landmarks(item["label"]), names, item["label"])
+                saved = read_landmarks(item["label"])
+                if np.isnan(match_landmarks(saved, names, item["label"]).points).all():
+                    raise InputError(f"{item['label']}: none of its points has a position; place them and save again.")
+                if not set(saved.names) & set(names):
+                    logger.warning("%s: its points have no names and are taken in their order.", item["label"])
             except InputError as error:
                 reasons.append(str(error))
                 logger.warning("left out: %s", error)

@@ -68,7 +68,7 @@ def test_landmarks_below_a_threshold_are_absent(bundle, tmp_path):
         assert row == (before if kept else {**before, **dict.fromkeys(coordinates, "")})
     controls = json.loads((tmp_path / "test_001.mrk.json").read_text())["markups"][0]["controlPoints"]
     assert [point["positionStatus"] == "defined" for point in controls] == sure
-    assert {point["positionStatus"] for point in controls} == {"defined", "missing"}
+    assert {point["positionStatus"] for point in controls} == {"defined", "undefined"}
     assert ["position" in point for point in controls] == sure
     assert [point["description"] for point in controls] == [f"confidence {row['confidence']}" for row in rows]
 

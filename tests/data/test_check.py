@@ -289,6 +289,21 @@ def test_two_landmarks_of_a_volume_that_are_exchanged_are_found_by_their_directi
     assert found == {"reversed direction": [f"2.nii.gz: {text}"]} and error
 
 
+@pytest.mark.parametrize("exchanged", [0, 2, 8])
+def test_sides_against_the_names_are_found_by_the_world(tmp_path, capsys, exchanged):
+    """Of most volumes; of two of eight, the others tell."""
+    content = {**brains(tmp_path), "landmarks": ["ear_right", "ear_left"]}
+    for item in (content["training"] + content["test"])[:exchanged]:
+        item["landmarks"] = item["landmarks"][::-1]
+    found, error, told = findings(tmp_path, content, capsys)
+    if exchanged == 8:
+        (text,) = found["side against its name"]
+        assert "ear_right lies further towards the patient's left than ear_left in 8 of 8 volumes: exchanged" in text
+        assert set(found) == {"side against its name"} and error is None and "look at the findings" in told
+    else:
+        assert set(found) == ({"reversed direction"} if exchanged else set())
+
+
 def test_the_directions_of_volumes_are_compared_in_the_world_not_in_the_file(tmp_path, capsys):
     """The same place of the patient in a file whose axes run to the left and back."""
     content = brains(tmp_path)

@@ -15,6 +15,7 @@ from common.data import (
     write_landmark_table,
     write_markups,
 )
+from common.data.landmark_points import opposite_names
 from common.errors import InputError
 
 NAN, INF = [np.nan] * 3, [np.inf] * 3
@@ -84,6 +85,16 @@ def test_lines_and_angles_beside_a_list_of_points_are_no_landmarks(tmp_path):
     content["markups"][1]["controlPoints"] = []
     path.write_text(json.dumps(content))
     assert read_landmarks(path).names == ("a", "b", "c")
+
+
+def test_points_without_names_in_several_lists_are_refused(tmp_path):
+    """Their order is that of the lists in the file, which nobody has seen."""
+    path = markups(tmp_path / "a.mrk.json", [("", at(1, 2, 3))])
+    content = json.loads(path.read_text())
+    content["markups"].append({"type": "Fiducial", "controlPoints": [{"label": "", **at(4, 5, 6)}]})
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"a\.mrk\.json: has points without names in several lists"):
+        read_landmarks(path)
 
 
 FCSV4 = "# Markups fiducial file version = 4.10\n# CoordinateSystem = {}\n"
@@ -295,6 +306,20 @@ def test_landmarks_are_brought_to_the_order_of_the_names():
 def test_landmarks_without_names_are_taken_in_order(labels):
     matched = match_landmarks(named(*labels), ["a", "b", "c"], "file")
     assert matched.names == ("a", "b", "c") and matched.points[:, 0].tolist() == [0, 3, 6]
+
+
+@pytest.mark.parametrize(
+    "names", [["bulb_right", "bulb_left"], ["L ostium", "R ostium"], ["Right-hinge_a", "Left-hinge_a"]]
+)
+def test_landmarks_that_their_side_alone_tells_apart_need_names(names):
+    with pytest.raises(InputError, match=r"scan\.mrk\.json: has landmarks without names, of which no order tells"):
+        match_landmarks(named("F-1", "F-2"), names, "scan.mrk.json")
+    assert match_landmarks(named(*names), names, "scan.mrk.json").names == tuple(names)
+
+
+def test_opposite_names_are_those_that_differ_by_one_word():
+    names = ["bulb_left", "bulb_right", "anterior", "posterior", "rl", "R", "L", "upright", "upleft", "left_left"]
+    assert opposite_names(names) == [(1, 0, 0), (2, 3, 1), (5, 6, 0)]
 
 
 def test_names_that_look_like_defaults_are_names_where_the_bundle_has_them():

@@ -164,12 +164,38 @@ def test_where_files_differ_in_their_names_the_points_are_copied_and_the_gaps_to
     assert np.isposinf(loaded(folder / "set", ["base", "tip"])["b.nrrd"][0]).all()
 
 
-def test_points_without_names_of_their_own_are_taken_in_the_order_given(three):
+def test_points_without_names_of_their_own_are_taken_in_the_order_given_and_told(three, capsys):
     folder, affines = three
     for path, name in (("a.mrk.json", "a.nii.gz"), ("b.fcsv", "b.nrrd"), ("c.csv", "c.mha")):
         write_landmarks(folder / "scans" / path, world(affines[name]), ("F-1", "F-2"))
     import_volumes(folder / "scans", folder / "set", names=["tip", "base"], test=0, validation=0)
     np.testing.assert_allclose(loaded(folder / "set", NAMES)["b.nrrd"], world(affines["b.nrrd"]), atol=1e-4)
+    told = capsys.readouterr().out
+    assert "points without names, taken in their order (3):\n    a.nii.gz: F-1 is tip, F-2 is base\n" in told
+
+
+@pytest.mark.parametrize("names", [("right_ear", "left_ear"), ("inferior", "superior"), ("Hook A", "Hook P")])
+@pytest.mark.parametrize("against", [False, True])
+def test_sides_against_the_names_are_told(three, names, against, capsys):
+    """Of all volumes alike, as where LPS was taken for RAS; where one volume differs, the others tell."""
+    folder, affines = three
+    further = {"right_ear": [9, 0, 0], "inferior": [0, 0, 0], "Hook A": [0, 9, 0]}[names[0]]
+    other = [0, 0, 9] if names[0] == "inferior" else [0, 0, 0]
+    points = np.array([further, other]) + world(affines["a.nii.gz"])[0]
+    points = points[::-1] if against else points
+    for path in ("a.mrk.json", "b.fcsv", "c.csv"):
+        write_landmarks(folder / "scans" / path, points, names)
+    import_volumes(folder / "scans", folder / "set", test=0, validation=0)
+    told = capsys.readouterr().out
+    if names[0] == "Hook A":  # what single letters mean is known for sides alone
+        assert "sides against" not in told
+    elif against:
+        which = names if names[0] == "right_ear" else names[::-1]
+        side = {"right_ear": "left", "superior": "feet"}[which[0]]
+        text = f"{which[0]} lies further towards the patient's {side} than {which[1]} in 3 of 3 volumes"
+        assert f"sides against their names (labels exchanged, or LPS taken for RAS?) (1):\n    {text}\n" in told
+    else:
+        assert "sides against" not in told
 
 
 def test_a_name_that_is_spelled_in_two_ways_is_refused(three):
@@ -276,6 +302,20 @@ def test_a_label_that_a_mask_lacks_is_not_annotated_or_absent(tmp_path, capsys):
     assert import_volumes(tmp_path / "scans", tmp_path / "set", missing="absent", **options)["training"] == 4
     found = loaded(tmp_path / "set", NAMES)
     assert np.isposinf(found["case_2.nii.gz"][1]).all() and np.isposinf(found["case_3.nii.gz"]).all()
+
+
+def test_stray_voxels_of_a_label_are_told(tmp_path, capsys):
+    affines = masks_of(tmp_path, 2)
+    mask = np.array(nibabel.load(tmp_path / "masks" / "case_0.nii.gz").dataobj)
+    assert "pieces" not in capsys.readouterr().out
+    mask[mask == 1] = 0
+    mask[1:4, 1:4, 1:4] = 1  # 27 voxels around (2, 2, 2)
+    mask[11, 8:10, 7] = 1  # moves the centroid by 18/29 along x, 13/29 along y
+    write_volume(tmp_path / "masks" / "case_0.nii.gz", affines["case_0.nii.gz"], mask)
+    import_volumes(tmp_path / "scans", tmp_path / "set", masks=tmp_path / "masks", labels=LABELS, test=0, validation=0)
+    told = capsys.readouterr().out
+    assert "case_0.nii.gz: has label 1 (tip) in 2 pieces, which move its centroid by 0.6 voxels" in told
+    assert told.count("pieces") == 1
 
 
 def test_masks_that_cannot_be_trusted_are_named(tmp_path, capsys):

@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, LoadImaged, Resized, ResizeWithPadOrCropd
 from PIL import Image
 
-from common.data import LandmarkImageReader, PredictionDataset
+from common.data import LandmarkImageReader, PredictionDataset, read_landmarks
 from common.errors import InputError
 from common.handlers import SaveLandmarks
 
@@ -150,12 +150,13 @@ def test_a_folder_that_cannot_be_written_is_told_before_the_first_image(tmp_path
         SaveLandmarks(tmp_path / "file" / "out", ["tip"], PredictionDataset([])).start(None)
 
 
-def test_a_landmark_below_the_threshold_is_a_row_without_coordinates_and_missing_in_the_markups(tmp_path):
+def test_a_landmark_below_the_threshold_is_a_row_without_coordinates_and_undefined_in_the_markups(tmp_path):
     rows = save(tmp_path / "out", output(load(picture(tmp_path / "a.png")), [[INF, INF], [NAN, NAN]]))
     for row, confidence in zip(rows, ("0.250", "1.000")):
         assert {row[column] for column in ("pixel_x", "pixel_y", "lps_x", "lps_y", "lps_z")} == {""}
         assert row["confidence"] == confidence
     controls = json.loads((tmp_path / "out" / "a.mrk.json").read_text())["markups"][0]["controlPoints"]
-    assert [point["positionStatus"] for point in controls] == ["missing", "undefined"]
+    assert [point["positionStatus"] for point in controls] == ["undefined", "undefined"]
     assert [point["description"] for point in controls] == ["confidence 0.250", "confidence 1.000"]
     assert not any("position" in point for point in controls)
+    assert np.isnan(read_landmarks(tmp_path / "out" / "a.mrk.json").points).all()  # nobody said that it is absent

@@ -10,9 +10,13 @@ from common.errors import InputError
 from common.metrics import compare_errors
 
 
-def write_errors(path, errors, unit="mm", status="measured"):
-    lines = ["image,landmark,error,unit,status,confidence"]
-    lines += [f"/data/{i}.nii.gz,ostium,{error:.6f},{unit},{status},1.0" for i, error in enumerate(errors)]
+def write_errors(path, errors, unit="mm", status="measured", scale=1.0, true_x=7.0):
+    """Errors along y, `scale` of a unit for a unit of the world."""
+    axes = [f"{kind}_{axis}" for kind in ("predicted", "true") for axis in "xyz"]
+    lines = [",".join(["image,landmark,error,unit,status,confidence", *axes])]
+    for i, error in enumerate(errors):
+        points = f"{true_x},{error / scale:.6f},0.0,{true_x},0.0,0.0"
+        lines.append(f"/data/{i}.nii.gz,ostium,{error:.6f},{unit},{status},1.0,{points}")
     path.write_text("\n".join(lines) + "\n")
     return path
 
@@ -34,10 +38,14 @@ def test_medians_and_significance_of_two_evaluations(tmp_path):
     assert result["p"] == pytest.approx(signed_rank_p(first - second))
 
 
-def test_only_landmarks_that_both_measured_count(tmp_path):
+def test_only_landmarks_that_both_measured_count_and_the_others_are_told(tmp_path, capsys):
     first = write_errors(tmp_path / "a.csv", [1.0, 2.0, 3.0, 9.0])
     second = write_errors(tmp_path / "b.csv", [1.5, 2.6, 3.7])
-    assert compare_errors(first, second)["pairs"] == 3
+    result = compare_errors(first, second)
+    assert result["pairs"] == 3 and result["alone"] == [1, 0]
+    assert "not compared: 1 landmarks of the first and 0 of the second" in capsys.readouterr().out
+    compare_errors(second, second)
+    assert "not compared" not in capsys.readouterr().out
 
 
 def test_an_evaluation_does_not_differ_from_itself(tmp_path):
@@ -54,8 +62,12 @@ def test_what_cannot_be_compared_is_refused_in_a_sentence(tmp_path):
         compare_errors(path, tmp_path / "other.csv")
     with pytest.raises(InputError, match="0 landmarks in common"):
         compare_errors(path, write_errors(tmp_path / "b.csv", [1.0, 2.0], status="missed"))
-    with pytest.raises(InputError, match="mm, some in pixels"):
+    with pytest.raises(InputError, match="ostium of /data/0.nii.gz is measured in mm and in pixel"):
         compare_errors(path, write_errors(tmp_path / "c.csv", [1.0, 2.0], unit="pixel"))
+    with pytest.raises(InputError, match="has 1 and 0.92 mm for a unit of its world"):
+        compare_errors(path, write_errors(tmp_path / "d.csv", [0.92, 1.84], scale=0.92))
+    with pytest.raises(InputError, match="has another true point in each"):
+        compare_errors(path, write_errors(tmp_path / "e.csv", [1.0, 2.0], true_x=7.1))
 
 
 def test_the_command_line_prints_the_result(tmp_path, monkeypatch, capsys):
