@@ -86,7 +86,8 @@ def reversed_pairs(shapes: Sequence[np.ndarray], minimum: int = 5) -> list[list[
 
     Patients lie about alike in the world of a scanner, so that the direction from one landmark to another tells an
     exchange of two labels, or a wrong orientation, where there are too few landmarks for a shape. A pair counts if half
-    of the shapes have it within 25 degrees of the median direction, and it is reversed where it departs by over 120.
+    of the shapes have it within 25 degrees of the median direction, and it is reversed where it departs by over 120
+    and is no shorter than half of the median length: neighbours that lie a little otherwise are not exchanged.
 
     Args:
         shapes: world coordinates (N, 3), NaN without a place.
@@ -107,7 +108,8 @@ def reversed_pairs(shapes: Sequence[np.ndarray], minimum: int = 5) -> list[list[
         usual = np.median(direction, axis=0)
         cosine = direction @ usual / max(np.linalg.norm(usual), 1e-12)
         if np.median(cosine) > np.cos(np.radians(25)):
-            for index in np.flatnonzero(known)[cosine < np.cos(np.radians(120))]:
+            long = length[known, 0] > 0.5 * np.median(length[known])
+            for index in np.flatnonzero(known)[long & (cosine < np.cos(np.radians(120)))]:
                 found[index].append((i, j))
     return found
 

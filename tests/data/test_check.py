@@ -289,6 +289,15 @@ def test_two_landmarks_of_a_volume_that_are_exchanged_are_found_by_their_directi
     assert found == {"reversed direction": [f"2.nii.gz: {text}"]} and error
 
 
+def test_neighbours_that_lie_a_little_otherwise_are_not_exchanged(tmp_path, capsys):
+    content = brains(tmp_path)
+    right, left = content["training"][2]["landmarks"]
+    content["training"][2]["landmarks"][0] = [left[0] - 4, *left[1:]]  # 4 mm to the other side, where 11 are usual
+    assert findings(tmp_path, content, capsys)[:2] == ({}, None)
+    content["training"][2]["landmarks"][0] = [left[0] - 9, *left[1:]]
+    assert set(findings(tmp_path, content, capsys)[0]) >= {"reversed direction"}
+
+
 @pytest.mark.parametrize("exchanged", [0, 2, 8])
 def test_sides_against_the_names_are_found_by_the_world(tmp_path, capsys, exchanged):
     """Of most volumes; of two of eight, the others tell."""

@@ -526,6 +526,7 @@ def test_the_real_hippocampi_are_taken_with_the_centroids_of_their_masks(tmp_pat
     assert counts == {"training": 62, "validation": 8, "test": 30}
     told = capsys.readouterr().out
     assert "1 x 1 x 1 mm in all 100 volumes" in told and "RAS in 100 volumes" in told and "left out" not in told
+    assert "sides against" not in told and "pieces" not in told
     names = ("anterior", "posterior")
     for name, points in loaded(tmp_path, names, ["validation"]).items():
         mask = nibabel.load(REAL / "masks" / name)
