@@ -32,9 +32,10 @@ from .image_soundness import (
     check_memory,
     check_voxel_sizes,
     file_start,
+    is_measured_resolution,
     states_spacing,
     tiff_white,
-    warn_of_picture_tags,
+    warn_of_exif_turn,
 )
 from .volume_headers import NO_GEOMETRY, check_geometry, check_nifti_places
 
@@ -249,8 +250,10 @@ def _read_file(path: Path) -> _FileImage:
     if white is not None:
         image.array, image.monochrome1 = white - image.array, True
     if kind in ("JPEG", "TIFF", "PNG"):
-        stated = image.mm_source == "header"
-        warn_of_picture_tags(path, 25.4 / np.abs(np.diag(image.affine)[:2]) if stated else None)
+        warn_of_exif_turn(path)
+        dpi = 25.4 / np.abs(np.diag(image.affine)[:2])
+        if image.mm_source == "header" and not is_measured_resolution(path, dpi):
+            image.mm_per_world, image.mm_source = float("nan"), "none"
     if kind == "Nifti":
         check_nifti_places(path, image.affine, image.array.shape)
     return image

@@ -157,8 +157,8 @@ def states_spacing(kind: str, start: bytes, affine: np.ndarray) -> bool:
     return kind not in keys or re.search(keys[kind], start, re.MULTILINE) is not None
 
 
-def warn_of_picture_tags(path: Path, dpi: np.ndarray | None) -> None:
-    """Say what a picture's tags leave in doubt: how it is to be turned, and a resolution never measured."""
+def warn_of_exif_turn(path: Path) -> None:
+    """Say that a picture's tags turn it where some viewers show it."""
     try:
         with Image.open(path) as picture:
             turn = picture.getexif().get(EXIF_ORIENTATION, 1)
@@ -171,11 +171,17 @@ def warn_of_picture_tags(path: Path, dpi: np.ndarray | None) -> None:
             path,
             turn,
         )
-    if dpi is not None and any(np.allclose(dpi, value, rtol=1e-3) for value in SUGGESTED_DPI):
-        logger.warning(
-            "%s: its resolution of %.0f dpi is one that software writes without measuring; check that a "
-            "pixel is %.4g mm, or give the spacing in the datalist.",
-            path,
-            dpi[0],
-            25.4 / dpi[0],
-        )
+
+
+def is_measured_resolution(path: Path, dpi: np.ndarray) -> bool:
+    """Whether a picture's resolution tells its size; not so, with a warning, where it is one that software suggests."""
+    if not any(np.allclose(dpi, value, rtol=1e-3) for value in SUGGESTED_DPI):
+        return True
+    logger.warning(
+        "%s: its resolution of %.0f dpi is one that software writes without measuring, and is not taken for its size; "
+        "give the spacing in the datalist, [%.4g, %.4g] where it is right.",
+        path,
+        dpi[0],
+        *(25.4 / dpi[:2]),
+    )
+    return False

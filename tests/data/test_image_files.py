@@ -507,6 +507,15 @@ def test_constant_turned_and_screen_resolution_images_are_read_with_a_warning(tm
         assert expected in caplog.text and str(path) in caplog.text
 
 
+@pytest.mark.parametrize("ending", ["jpg", "tif"])
+@pytest.mark.parametrize("dpi, measured", [(72, False), (96, False), (254, True), (300, True)])
+def test_millimetres_come_from_a_resolution_that_somebody_measured(tmp_path, ending, dpi, measured):
+    image = load(picture(tmp_path / f"a.{ending}", dpi=(dpi, dpi)))
+    assert image.meta["mm_source"] == ("header" if measured else "none")
+    assert np.isfinite(image.meta["mm_per_world"]) == measured
+    assert np.allclose(np.diag(image.affine)[:2], -25.4 / dpi)  # the world stays that of ITK and 3D Slicer
+
+
 def test_an_item_of_two_files_is_refused(tmp_path):
     paths = [str(picture(tmp_path / name)) for name in ("a.png", "b.png")]
     with pytest.raises(InputError, match="comes as 2 files"):
