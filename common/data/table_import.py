@@ -13,9 +13,10 @@ from .image_listing import list_folder, list_images
 from .landmark_points import ABSENT, coordinates, is_finite_number, names_of_all
 from .splits import patients_of, random_lists
 
-# header names, in lower case, by what they mean; the second of each is what the bundles' predictions are called
+# Header names, in lower case, by what they mean, also those of the bundles' predictions. Where a table has both of a
+# coordinate, the one that names its space counts.
 COLUMNS = {"image": ("image",), "name": ("name", "landmark")}
-PIXELS = {"x": ("x", "pixel_x"), "y": ("y", "pixel_y")}
+PIXELS = {"x": ("pixel_x", "x"), "y": ("pixel_y", "y")}
 SHOWN = 20  # images of a list that are printed
 
 

@@ -119,7 +119,7 @@ def read_table(path: Path, space: str | None) -> dict[str, LandmarkFile]:
         raise InputError(f"{path}: the space of its coordinates {stated}; give --space voxel, RAS or LPS.")
     space = known[str(space).lower()]
     prefix = "pixel" if space == "voxel" else space.lower()
-    axes = {axis: (axis, f"{prefix}_{axis}") for axis in "xyz"}
+    axes = {axis: (f"{prefix}_{axis}", axis) for axis in "xyz"}  # the one that names its space first
     table: dict[str, LandmarkFile] = {}
     for image, points in read_points(path, axes).items():
         name = stem(image, IMAGE_ENDINGS)

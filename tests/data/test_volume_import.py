@@ -233,6 +233,17 @@ def test_a_table_of_predictions_can_be_imported(three):
         np.testing.assert_allclose(loaded(folder / space, ["tip"])["a.nii.gz"], [[x, y, z]], atol=1e-4)
 
 
+def test_columns_that_name_the_space_count_before_those_that_do_not(three):
+    folder, affines = three
+    lines = ["image,name,x,y,z,lps_x,lps_y,lps_z"]
+    for image, affine in affines.items():
+        for name, voxel, ras in zip(NAMES, VOXELS, world(affine)):
+            lines.append(",".join(map(str, [image, name, *voxel, *(ras * [-1, -1, 1])])))
+    (folder / "points.csv").write_text("\n".join(lines) + "\n")
+    import_volumes(folder / "scans", folder / "set", points=folder / "points.csv", space="LPS", test=0, validation=0)
+    np.testing.assert_allclose(loaded(folder / "set", NAMES)["b.nrrd"], world(affines["b.nrrd"]), atol=1e-4)
+
+
 def test_a_column_of_the_table_that_states_the_space_counts(three):
     folder, affines = three
     rows = ["image,name,x,y,z,space"]
