@@ -273,6 +273,22 @@ def test_a_training_without_saved_points_is_refused_with_a_sentence(server):
     assert error.value.code == 400 and "no image has its points saved" in json.loads(error.value.read())["detail"]
 
 
+@pytest.mark.parametrize(
+    ("points", "prefix", "reason"),
+    [(np.nan, "", "none of its points has a position"), (1.0, "F-", "has landmarks without names, of which no order")],
+)
+def test_saved_lists_that_say_nothing_are_no_points(server, served, tmp_path, points, prefix, reason):
+    """Points that nobody has placed, and points without names where sides are told by names alone."""
+    names = served["patch_regression_ccta"].read("inference")["landmarks"]
+    labels = [f"{prefix}{number}" for number in range(1, len(names) + 1)] if prefix else names
+    write_markups(tmp_path / "a.mrk.json", np.full((len(names), 3), points), labels)
+    server.save_label(tmp_path / "a.mrk.json", "oblique")
+    with pytest.raises(urllib.error.HTTPError) as error:
+        server.request("POST", "/train/patch_regression_ccta?run_sync=true", b"{}", "application/json")
+    told = json.loads(error.value.read())["detail"]
+    assert error.value.code == 400 and "no image has its points saved" in told and reason in told
+
+
 def true_points(bundle, item, path, affine):
     """Save the landmarks of an item of a datalist as a user would, in the world of the uploaded file."""
     points = [p if isinstance(p, list) else [np.nan] * bundle.tiny.images.dims for p in item["landmarks"]]
