@@ -29,7 +29,7 @@ from .shape_fitting import contradicted_sides, exchange_swapped, mean_shape, res
 from .volume_geometry import VolumeGeometry, describe_geometries, geometry_of, odd_geometries
 
 SHEET = "contact_sheet.png"
-SIDES_HINT = "exchanged labels, or LPS taken for RAS, unless the names mean other sides than the patient's"
+SIDES_HINT = "exchanged labels, or points in another space, unless the names mean other sides than the patient's"
 HARMLESS = (
     *("without coordinate", "same place", "outlying shape", "constant image", "known duplicate"),
     *("unusual spacing", "unusual orientation", "doubtful header", "side against its name"),

@@ -175,7 +175,7 @@ def warn_of_exif_turn(path: Path) -> None:
 
 def is_measured_resolution(path: Path, dpi: np.ndarray) -> bool:
     """Whether a picture's resolution tells its size; not so, with a warning, where it is one that software suggests."""
-    if not any(np.allclose(dpi, value, rtol=1e-3) for value in SUGGESTED_DPI):
+    if not np.isclose(dpi[:, None], SUGGESTED_DPI, rtol=1e-3).any(1).all():
         return True
     logger.warning(
         "%s: its resolution of %.0f dpi is one that software writes without measuring, and is not taken for its size; "

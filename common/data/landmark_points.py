@@ -16,6 +16,7 @@ ABSENT = "absent"
 OPPOSITES = {
     ("right", "left"): 0,
     ("r", "l"): 0,
+    ("rt", "lt"): 0,
     ("anterior", "posterior"): 1,
     ("ant", "post"): 1,
     ("superior", "inferior"): 2,
@@ -130,7 +131,8 @@ def opposite_names(names: Sequence[str]) -> list[tuple[int, int, int]]:
         of each pair the number of the landmark that lies further along an axis of the world (RAS) by its name, that of
         the other one, and the axis: 0 for right and left, 1 for anterior and posterior, 2 for superior and inferior.
     """
-    words = [tuple(re.split(r"[\s_-]+", name.casefold())) for name in names]
+    words = [tuple(re.findall(r"[A-Z]?[a-z]+|[A-Z]+|[0-9]+", name)) for name in names]  # L.bulb, bulbLeft, bulb_left
+    words = [tuple(word.casefold() for word in own) for own in words]
     found = []
     for number, own in enumerate(words):
         for (further, other), axis in OPPOSITES.items():

@@ -13,7 +13,7 @@ from .atomic_writing import require_folder_name
 from .datalist import tell, tell_lists, write_imported_datalist
 from .image_listing import IMAGE_ENDINGS
 from .landmark_files import LandmarkFile, match_landmarks
-from .landmark_points import ABSENT, names_of_all
+from .landmark_points import ABSENT, is_unnamed, names_of_all
 from .shape_fitting import contradicted_sides
 from .splits import patients_of, random_lists
 from .volume_geometry import describe_geometries, read_geometry, spacing_doubt
@@ -106,8 +106,7 @@ def import_volumes(
 
     pairs = paired(files, others, source, annotation)
     volumes = read_volumes({key: files[key] for key in pairs}, {key: others[pairs[key]] for key in pairs}, labels)
-    names_there = ((str(volume.file or volume.image), volume.landmarks.names) for volume in volumes.values())
-    order = wanted or names_of_all(names_there, ", or give --names for all")
+    order = wanted or names_there(volumes, source)
     volumes = in_order(volumes, order, MISSING[str(missing or "null")])
     if not volumes:
         raise InputError(f"{source}: no volume with landmarks is left; mend what is listed above.")
@@ -183,6 +182,19 @@ def read_volumes(
     return found
 
 
+def names_there(volumes: Mapping[str, AnnotatedVolume], source: str) -> list[str]:
+    """Names of the landmarks in the order of their appearance; those that 3D Slicer counts through are none.
+
+    Raises:
+        InputError: if there is no name, or one is spelled in two ways.
+    """
+    named = [volume for volume in volumes.values() if not is_unnamed(volume.landmarks.names)]
+    if volumes and not named:
+        raise InputError(f"{source}: no landmark has a name of its own; give --names in the order of the points.")
+    sources = ((str(volume.file or volume.image), volume.landmarks.names) for volume in named)
+    return names_of_all(sources, ", or give --names for all")
+
+
 def in_order(
     volumes: Mapping[str, AnnotatedVolume], names: Sequence[str], missing: float
 ) -> dict[str, AnnotatedVolume]:
@@ -251,7 +263,7 @@ def tell_volumes(volumes: Mapping[str, AnnotatedVolume], names: Sequence[str]) -
         turned += int((volume.geometry.distance_outside(volume.points * [-1, -1, 1]) == 0).sum())
     tell("warning: points outside their volume", outside, SHOWN)
     sides = contradicted_sides([volume.points for volume in volumes.values()], names)
-    tell("warning: sides against their names (labels exchanged, or LPS taken for RAS?)", sides, SHOWN)
+    tell("warning: sides against their names (labels exchanged, or another space than that stated?)", sides, SHOWN)
     ordered = [
         f"{volume.image.name}: {taken_in_order(volume.landmarks, names)}"
         for volume in volumes.values()

@@ -194,11 +194,11 @@ def read_mask(path: Path, labels: Mapping[str, int], volume: VolumeGeometry) -> 
         if len(voxels):
             names.append(name)
             points.append(mask.to_world(voxels.mean(0)[None])[0])
-            pieces = pieces_of(voxels)
-            moved = np.abs(voxels.mean(0) - max(pieces, key=len).mean(0)).max()
+            largest, count = largest_piece(voxels)
+            moved = np.abs(voxels.mean(0) - largest.mean(0)).max()
             if moved > 0.5:
                 odd.append(
-                    f"has label {label} ({name}) in {len(pieces)} pieces, which move its centroid by {moved:.1f} "
+                    f"has label {label} ({name}) in {count} pieces, which move its centroid by {moved:.1f} "
                     "voxels from that of the largest one"
                 )
     apart = np.abs([box.min(0) + 0.5, box.max(0) + 0.5 - volume.shape]).max()  # of the two boxes, in voxels
@@ -209,13 +209,13 @@ def read_mask(path: Path, labels: Mapping[str, int], volume: VolumeGeometry) -> 
     return LandmarkFile(tuple(names), np.reshape(points, (-1, 3)).astype(np.float64), "RAS"), odd
 
 
-def pieces_of(voxels: np.ndarray) -> list[np.ndarray]:
-    """Voxels (M, 3), divided into those that touch each other, at a corner at least."""
+def largest_piece(voxels: np.ndarray) -> tuple[np.ndarray, int]:
+    """Of voxels (M, 3) those of the largest piece that touch each other, at a corner at least, and how many pieces."""
     corner = voxels.min(0)
     grid = np.zeros(voxels.max(0) - corner + 1, dtype=bool)
     grid[tuple((voxels - corner).T)] = True
     pieces = scipy.ndimage.label(grid, np.ones((3, 3, 3)))[0][tuple((voxels - corner).T)]
-    return [voxels[pieces == number] for number in range(1, pieces.max() + 1)]
+    return voxels[pieces == np.bincount(pieces).argmax()], int(pieces.max())
 
 
 def read_volume(path: Path, other: Sequence[Path] | LandmarkFile, labels: Mapping[str, int] | None) -> AnnotatedVolume:

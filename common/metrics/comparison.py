@@ -10,7 +10,7 @@ from scipy.stats import wilcoxon
 
 from ..errors import InputError
 
-LEAST_DISTANCE = 0.1  # in units of the world, under which six decimals tell no scale
+LEAST = 0.01  # of errors and of distances, under which six decimals tell no scale
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def read_errors(path: str | os.PathLike) -> dict[tuple[str, str], MeasuredError]
         with open(path, newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
                 if row["status"] == "measured":
-                    axes = [axis for axis in "xyz" if f"true_{axis}" in row]
+                    axes = "xyz" if "true_z" in row else "xy"
                     truth = np.array([float(row[f"true_{axis}"]) for axis in axes])
                     predicted = np.array([float(row[f"predicted_{axis}"]) for axis in axes])
                     distance = float(np.linalg.norm(predicted - truth))
@@ -67,7 +67,7 @@ def check_same_measure(one: MeasuredError, other: MeasuredError, key: tuple[str,
         raise InputError(f"{where} is measured in {one.unit} and in {other.unit}; compare lists of one unit.")
     if one.truth.shape != other.truth.shape or not np.allclose(one.truth, other.truth, rtol=1e-6, atol=1e-3):
         raise InputError(f"{where} has another true point in each; compare evaluations against one annotation.")
-    scales = [m.error / m.distance for m in (one, other) if m.distance > LEAST_DISTANCE]
+    scales = [m.error / m.distance for m in (one, other) if min(m.distance, m.error) > LEAST]
     if len(scales) == 2 and not np.isclose(*scales, rtol=1e-3):
         raise InputError(
             f"{where} has {scales[0]:.4g} and {scales[1]:.4g} {one.unit} for a unit of its world; evaluate both with "

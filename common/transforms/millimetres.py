@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from monai.config import KeysCollection
+from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
 
 from ..errors import InputError
@@ -21,7 +22,7 @@ class MillimetreScaled(Transform):
     The first that is known counts: the distance between two reference landmarks, or centroids of landmarks, of known
     length (the wrist width of hand radiographs, L4 to L5 of the spine), the pixel spacing of the datalist, the
     physical size in the image's header (`mm_per_world` of `common.data.LandmarkImageReader`). Where none is known the
-    scale is 1, the unit is "pixel" and a warning says so.
+    scale is that to pixels of the file, the unit is "pixel" and a warning says so.
 
     Args:
         image_key: image with meta, as loaded.
@@ -76,7 +77,7 @@ class MillimetreScaled(Transform):
                 meta.get("filename_or_obj"),
             )
         item.pop(self.spacing_key, None)
-        item[self.scale_key] = scale if known else 1.0
+        item[self.scale_key] = scale if known else 1 / world_units_per_pixel(item[self.image_key])
         item[self.unit_key] = "mm" if known else "pixel"
         return item
 
@@ -105,6 +106,16 @@ class MillimetreScaled(Transform):
                 "image in a format that states its spacing, such as MHA or NIfTI."
             )
         return float(scales[0])
+
+
+def world_units_per_pixel(image: MetaTensor) -> float:
+    """Side of a file pixel of an image (C, *spatial) in units of the world, the geometric mean of the axes.
+
+    It is 1 for files that say nothing, and another number for those whose resolution nobody measured.
+    """
+    affine = np.asarray(image.meta["original_affine"], dtype=np.float64)
+    pixel = np.linalg.norm(affine[:3, : image.ndim - 1], axis=0)
+    return float(np.exp(np.log(pixel).mean()))
 
 
 class InMillimetresd(MapTransform):

@@ -76,14 +76,14 @@ class ResizeToFit(Transform):
             film's edge is not at the edge of what a network sees, too.
 
     Raises:
-        InputError: for a margin that is negative or leaves nothing.
+        InputError: for a margin that is no whole number, negative, or leaves nothing.
     """
 
     def __init__(self, spatial_size: int | Sequence[int], keep_aspect: bool = True, margin: int = 0) -> None:
-        if not 0 <= 2 * margin < min(ensure_tuple(spatial_size)):
+        if type(margin) is not int or not 0 <= 2 * margin < min(ensure_tuple(spatial_size)):
             raise InputError(
-                f"A margin of {margin} pixels does not go into images of {tuple(ensure_tuple(spatial_size))}: give 0 "
-                "or more, and less than half of the shortest side."
+                f"A margin of {margin} pixels does not go into images of {tuple(ensure_tuple(spatial_size))}: give a "
+                "whole number from 0, less than half of the shortest side."
             )
         self.spatial_size = spatial_size
         self.keep_aspect = keep_aspect

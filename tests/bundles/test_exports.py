@@ -151,12 +151,19 @@ def test_onnx_equals_pytorch_on_a_real_image(bundle, onnx_file):
     assert largest_difference(bundle.network, onnx_file(bundle)[1], [seen_by_the_network(bundle, path)]) < 1e-4
 
 
-@pytest.mark.parametrize("name", ["scn_hand", "farnet_cephalometric"])  # fits the film into a size, stretches it
-def test_the_script_without_torch_finds_the_points_of_the_bundle(tiny_bundles, onnx_file, tmp_path, name):
+@pytest.mark.parametrize(
+    "name, margin",
+    [("scn_hand", None), ("farnet_cephalometric", None), ("farnet_hand", 8)],  # fits the film into a size, stretches it
+)
+def test_the_script_without_torch_finds_the_points_of_the_bundle(tiny_bundles, onnx_file, tmp_path, name, margin):
     bundle = tiny_bundles[name]
     script = REPOSITORY / "docs" / "onnx_prediction.py"
     assert len(script.read_text().splitlines()) <= 60
-    (tmp_path / "tiny.json").write_text(json.dumps(bundle.network_settings))
+    settings = {} if margin is None else {"margin": margin}
+    (tmp_path / "tiny.json").write_text(json.dumps(bundle.network_settings | settings))
+    prediction = bundle.prediction
+    if settings:
+        bundle.predict(bundle.image("test_001"), prediction := tmp_path / "prediction", overlays=False, **settings)
     arguments = [
         onnx_file(bundle)[0],
         *bundle.config_files("inference"),
@@ -170,7 +177,7 @@ def test_the_script_without_torch_finds_the_points_of_the_bundle(tiny_bundles, o
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and done.stderr == "[]\n", done.stderr
-    rows, expected = list(csv.DictReader(done.stdout.splitlines())), table(bundle.prediction / "landmarks.csv")
+    rows, expected = list(csv.DictReader(done.stdout.splitlines())), table(prediction / "landmarks.csv")
     assert [row["name"] for row in rows] == [row["name"] for row in expected]
     assert np.abs(columns(rows, "pixel", 2) - columns(expected, "pixel", 2)).max() < 0.05
     assert np.allclose(*([float(row["confidence"]) for row in each] for each in (rows, expected)), atol=2e-3)

@@ -45,7 +45,7 @@ def test_a_correlation_of_nothing_is_nan():
 
 
 def scale(label, **options):
-    image = SimpleNamespace(meta={"filename_or_obj": "spine.jpg", "original_affine": np.eye(4)})
+    image = SimpleNamespace(meta={"filename_or_obj": "spine.jpg", "original_affine": np.eye(4)}, ndim=3)
     scaled = MillimetreScaled(reference_points=L4_L5_CENTROIDS, reference_length=L4_L5_MM, **options)
     return scaled({"image": image, "label": label})
 

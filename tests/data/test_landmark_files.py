@@ -309,7 +309,11 @@ def test_landmarks_without_names_are_taken_in_order(labels):
 
 
 @pytest.mark.parametrize(
-    "names", [["bulb_right", "bulb_left"], ["L ostium", "R ostium"], ["Right-hinge_a", "Left-hinge_a"]]
+    "names",
+    [
+        *(["bulb_right", "bulb_left"], ["L ostium", "R ostium"], ["Right-hinge_a", "Left-hinge_a"]),
+        *(["L.bulb", "R.bulb"], ["Bulb (right)", "Bulb (left)"], ["bulbRight", "bulbLeft"], ["eye RT", "eye LT"]),
+    ],
 )
 def test_landmarks_that_their_side_alone_tells_apart_need_names(names):
     with pytest.raises(InputError, match=r"scan\.mrk\.json: has landmarks without names, of which no order tells"):

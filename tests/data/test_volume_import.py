@@ -174,6 +174,20 @@ def test_points_without_names_of_their_own_are_taken_in_the_order_given_and_told
     assert "points without names, taken in their order (3):\n    a.nii.gz: F-1 is tip, F-2 is base\n" in told
 
 
+def test_what_slicer_counts_through_are_no_names(three, capsys):
+    """Without --names: the other files tell the names and their order; where none does, the user must."""
+    folder, affines = three
+    write_landmarks(folder / "scans" / "c.csv", world(affines["c.mha"]), ("F-1", "F-2"))
+    import_volumes(folder / "scans", folder / "set", test=0, validation=0)
+    told = capsys.readouterr().out
+    assert "landmarks: tip, base." in told
+    assert "points without names, taken in their order (1):\n    c.mha: F-1 is tip, F-2 is base\n" in told
+    for path, name in (("a.mrk.json", "a.nii.gz"), ("b.fcsv", "b.nrrd")):
+        write_landmarks(folder / "scans" / path, world(affines[name]), ("F-1", "F-2"))
+    with pytest.raises(InputError, match="no landmark has a name of its own; give --names in the order of the points"):
+        import_volumes(folder / "scans", folder / "other")
+
+
 @pytest.mark.parametrize("names", [("right_ear", "left_ear"), ("inferior", "superior"), ("Hook A", "Hook P")])
 @pytest.mark.parametrize("against", [False, True])
 def test_sides_against_the_names_are_told(three, names, against, capsys):
@@ -193,7 +207,10 @@ def test_sides_against_the_names_are_told(three, names, against, capsys):
         which = names if names[0] == "right_ear" else names[::-1]
         side = {"right_ear": "left", "superior": "feet"}[which[0]]
         text = f"{which[0]} lies further towards the patient's {side} than {which[1]} in 3 of 3 volumes"
-        assert f"sides against their names (labels exchanged, or LPS taken for RAS?) (1):\n    {text}\n" in told
+        assert (
+            f"sides against their names (labels exchanged, or another space than that stated?) (1):\n    {text}\n"
+            in told
+        )
     else:
         assert "sides against" not in told
 

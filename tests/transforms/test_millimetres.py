@@ -90,6 +90,12 @@ def test_where_nothing_is_known_the_unit_is_the_pixel_and_a_warning_names_the_fi
     assert "film.png" in caplog.text and "spacing" in caplog.text
 
 
+def test_errors_in_pixels_are_so_whatever_world_a_file_has():
+    """As a JPEG of 72 dpi, whose world has 0.3528 for a pixel, which nobody measured."""
+    assert scaled(item(pixel=(0.25, 0.25))) == (pytest.approx(4.0), "pixel")
+    assert scaled(item(pixel=(0.1, 0.4))) == (pytest.approx(5.0), "pixel")
+
+
 def test_a_prediction_without_landmarks_needs_no_label():
     data = item(spacing=[0.2, 0.2])
     del data["label"]

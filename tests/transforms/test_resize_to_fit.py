@@ -38,7 +38,7 @@ def test_a_margin_is_left_to_the_padding_at_every_side():
     assert stretched.shape[1:] == (40, 60)
 
 
-@pytest.mark.parametrize("margin", [-1, 20, 40])
+@pytest.mark.parametrize("margin", [-1, 20, 40, 2.5])
 def test_a_margin_that_does_not_fit_is_refused(margin):
     with pytest.raises(InputError, match=f"margin of {margin} pixels does not go into"):
         ResizeToFitd("image", [40, 60], margin=margin)
