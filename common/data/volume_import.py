@@ -183,12 +183,12 @@ def read_volumes(
 
 
 def names_there(volumes: Mapping[str, AnnotatedVolume], source: str) -> list[str]:
-    """Names of the landmarks in the order of their appearance; those that 3D Slicer counts through are none.
+    """Names of the landmarks in the order of their appearance; those that 3D Slicer counts through in files are none.
 
     Raises:
         InputError: if there is no name, or one is spelled in two ways.
     """
-    named = [volume for volume in volumes.values() if not is_unnamed(volume.landmarks.names)]
+    named = [v for v in volumes.values() if v.file is None or not is_unnamed(v.landmarks.names)]
     if volumes and not named:
         raise InputError(f"{source}: no landmark has a name of its own; give --names in the order of the points.")
     sources = ((str(volume.file or volume.image), volume.landmarks.names) for volume in named)

@@ -250,6 +250,15 @@ def test_a_table_of_predictions_can_be_imported(three):
         np.testing.assert_allclose(loaded(folder / space, ["tip"])["a.nii.gz"], [[x, y, z]], atol=1e-4)
 
 
+def test_numbers_are_names_in_a_table(three, capsys):
+    folder, affines = three
+    lines = ["image,name,x,y,z"]
+    lines += [",".join(map(str, [image, i + 1, *voxel])) for image in affines for i, voxel in enumerate(VOXELS)]
+    (folder / "points.csv").write_text("\n".join(lines) + "\n")
+    import_volumes(folder / "scans", folder / "set", points=folder / "points.csv", space="voxel", test=0, validation=0)
+    assert "landmarks: 1, 2." in capsys.readouterr().out
+
+
 def test_columns_that_name_the_space_count_before_those_that_do_not(three):
     folder, affines = three
     lines = ["image,name,x,y,z,lps_x,lps_y,lps_z"]
