@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.ndimage
 
 from ..errors import InputError
+from ..transforms.heatmap_decoding import largest_blob
 from .dicom_files import is_dicom
 from .image_listing import IMAGE_ENDINGS
 from .landmark_files import LandmarkFile, inline_points, read_landmarks
@@ -194,12 +194,12 @@ def read_mask(path: Path, labels: Mapping[str, int], volume: VolumeGeometry) -> 
         if len(voxels):
             names.append(name)
             points.append(mask.to_world(voxels.mean(0)[None])[0])
-            largest, count = largest_piece(voxels)
+            largest = voxels[largest_blob(voxels, np.ones(len(voxels)))]
             moved = np.abs(voxels.mean(0) - largest.mean(0)).max()
             if moved > 0.5:
                 odd.append(
-                    f"has label {label} ({name}) in {count} pieces, which move its centroid by {moved:.1f} "
-                    "voxels from that of the largest one"
+                    f"has label {label} ({name}) in pieces, of which all but the largest move its centroid by "
+                    f"{moved:.1f} voxels"
                 )
     apart = np.abs([box.min(0) + 0.5, box.max(0) + 0.5 - volume.shape]).max()  # of the two boxes, in voxels
     if mask.shape == volume.shape and apart > 1:
@@ -207,15 +207,6 @@ def read_mask(path: Path, labels: Mapping[str, int], volume: VolumeGeometry) -> 
     if unnamed := sorted(set(np.unique(values).astype(int).tolist()) - {0, *labels.values()}):
         odd.append(f"holds labels without a name: {', '.join(map(str, unnamed[:10]))}")
     return LandmarkFile(tuple(names), np.reshape(points, (-1, 3)).astype(np.float64), "RAS"), odd
-
-
-def largest_piece(voxels: np.ndarray) -> tuple[np.ndarray, int]:
-    """Of voxels (M, 3) those of the largest piece that touch each other, at a corner at least, and how many pieces."""
-    corner = voxels.min(0)
-    grid = np.zeros(voxels.max(0) - corner + 1, dtype=bool)
-    grid[tuple((voxels - corner).T)] = True
-    pieces = scipy.ndimage.label(grid, np.ones((3, 3, 3)))[0][tuple((voxels - corner).T)]
-    return voxels[pieces == np.bincount(pieces).argmax()], int(pieces.max())
 
 
 def read_volume(path: Path, other: Sequence[Path] | LandmarkFile, labels: Mapping[str, int] | None) -> AnnotatedVolume:

@@ -150,15 +150,18 @@ def heatmap_blob_centroid(
     points = np.full((peaks.found.numel(), len(peaks.spatial_size)), np.nan)
     starts = np.flatnonzero(np.diff(maps, prepend=-1))
     for i, blobs, heat in zip(maps[starts], np.split(voxels, starts[1:]), np.split(values, starts[1:])):
-        blob = _largest_blob(blobs, heat)
+        blob = largest_blob(blobs, heat)
         weights = heat[blob] if weighted and heat.max() > 0 else None
         points[i] = np.average(blobs[blob], axis=0, weights=weights)
     points = torch.as_tensor(points, dtype=peaks.dtype).reshape(*peaks.found.shape, -1)
     return peaks.result(points.to(peaks.found.device))
 
 
-def _largest_blob(voxels: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Which of the voxels (V, D) form the largest connected blob, labelled in their bounding box: (V,)."""
+def largest_blob(voxels: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """Which of the voxels (V, D) form the largest connected blob, labelled in their bounding box: bool (V,).
+
+    Voxels that touch at a corner are connected; of blobs of one size the one with the larger sum of `heat` (V,) counts.
+    """
     inside = tuple((voxels - voxels.min(0)).T)
     box = np.zeros(voxels.max(0) - voxels.min(0) + 1, dtype=bool)
     box[inside] = True
